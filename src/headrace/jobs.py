@@ -1,0 +1,285 @@
+"""A job: one workload with everything that was asked for, resolved and checked. All mistakes are told at once."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError
+
+from headrace import projects
+from headrace.errors import ConfigError, nearest
+from headrace.spec import Pipeline, Source, Spec, Variant
+
+Profile = Literal["smoke", "full"]
+Data = Literal["auto", "real", "synthetic"]
+
+
+class Job(Spec):
+    """What a run shall do. Plain values only: it travels as JSON, and finds the workload's functions by its name."""
+
+    workload: str
+    variant: str
+    profile: Profile = "full"
+    data: Data = "auto"
+    source: str
+    """Name of one of the workload's sources, or the path of a table of the user's own."""
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    settings: Variant
+    """The variant with the profile and all overrides applied."""
+
+    @cached_property
+    def pipeline(self) -> Pipeline:
+        """The workload's file."""
+        return projects.load(self.workload)
+
+    @cached_property
+    def origin(self) -> Source:
+        """The source of the examples."""
+        return source_named(self.pipeline, self.source)
+
+    @property
+    def title(self) -> str:
+        """The job in a few words, for people."""
+        words = [self.workload, self.variant]
+        if self.source != self.pipeline.default_source:
+            words.append(Path(self.source).name)
+        if self.profile != "full":
+            words.append(self.profile)
+        if self.seed:
+            words.append(f"seed {self.seed}")
+        return " · ".join(words)
+
+
+def source_named(pipeline: Pipeline, name: str) -> Source:
+    """The source of this name, or a source that reads the user's own table at this path.
+
+    Raises:
+        ConfigError: It is neither.
+    """
+    if name in pipeline.sources:
+        return pipeline.sources[name]
+    if os.sep in name or Path(name).suffix:
+        from headrace.tables import own_table
+
+        return own_table(Path(name), like=pipeline.sources[pipeline.default_source])
+    raise ConfigError(
+        f"{pipeline.name} has no source `{name}`: {nearest(name, pipeline.sources)}",
+        expected="one of the workload's sources, or the path of a CSV or Parquet file",
+    )
+
+
+def resolve(
+    workload: str,
+    *,
+    variant: str | None = None,
+    profile: str = "full",
+    data: str = "auto",
+    source: str | None = None,
+    seed: int = 0,
+    overrides: Mapping[str, Any] | None = None,
+) -> Job:
+    """Check a request and complete it.
+
+    Args:
+        workload: Name of a file in `pipelines/`.
+        variant: Name of one of its variants; default: its first.
+        profile: `full`, or `smoke` for a run of seconds.
+        data: `real`, `synthetic` (the twin), or `auto`: real where it can be had, else the twin.
+        source: Name of one of its sources, or path of a table; default: its first.
+        seed: Seed of everything random.
+        overrides: Dotted path of a setting → value, applied after the profile's.
+
+    Raises:
+        ConfigError: Something is unknown or out of bounds; the message names every mistake.
+    """
+    pipeline = projects.load(workload)
+    mistakes: list[str] = []
+    variant = variant or pipeline.default_variant
+    source = source or pipeline.default_source
+    settings: Variant | None = None
+    if variant not in pipeline.variants:
+        mistakes.append(f"variant: there is no `{variant}`: {nearest(variant, pipeline.variants)}")
+    for name, value, allowed in (("profile", profile, get_args(Profile)), ("data", data, get_args(Data))):
+        if value not in allowed:
+            mistakes.append(f"{name}: there is no `{value}`: {nearest(str(value), allowed)}")
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
+        mistakes.append(f"seed: expected a whole number from 0 to {2**31 - 1}; received {seed!r}")
+    try:
+        source_named(pipeline, source)
+    except ConfigError as error:
+        mistakes.append(f"source: {error}")
+    if variant in pipeline.variants:
+        tree = pipeline.variants[variant].model_dump()
+        if profile == "smoke":
+            for path, value in pipeline.smoke.items():
+                # What a variant does not have (folds, say) needs no smaller form.
+                _put(tree, path, value, missing_is_fine=True)
+        for path, value in (overrides or {}).items():
+            mistake = _put(tree, path, value)
+            if mistake:
+                mistakes.append(mistake)
+        try:
+            settings = Variant.model_validate(tree)
+            mistakes += _model_arguments(pipeline, settings)
+        except ValidationError as error:
+            mistakes += explain(error, Variant)
+    if mistakes or settings is None:
+        raise ConfigError(
+            f"{workload} can't run as asked:\n" + "\n".join(f"  - {line}" for line in mistakes),
+            remedy=f"`headrace show {workload}` lists variants, sources and settings",
+        )
+    return Job.model_validate(
+        {
+            "workload": workload,
+            "variant": variant,
+            "profile": profile,
+            "data": data,
+            "source": source,
+            "seed": seed,
+            "settings": settings,
+        }
+    )
+
+
+def _put(tree: dict[str, Any], path: str, value: Any, *, missing_is_fine: bool = False) -> str | None:
+    """Set a value at a dotted path of nested settings; the mistake in words, if the path leads nowhere."""
+    *parents, last = path.split(".")
+    place: Any = tree
+    model: type[BaseModel] | None = Variant
+    for depth, step in enumerate([*parents, last]):
+        known: list[str] = list(place) if model is None else list(model.model_fields)
+        if model is not None and step not in known:
+            if missing_is_fine:
+                return None
+            within = ".".join([*parents, last][:depth])
+            return f"{path}: {f'`{within}` has' if within else 'there is'} no setting `{step}`: {nearest(step, known)}"
+        if depth == len(parents):
+            break
+        inner = _model_of(model, step)
+        if place.get(step) is None:
+            if missing_is_fine:
+                return None
+            place[step] = {}
+        if not isinstance(place[step], dict):
+            return f"{path}: `{'.'.join([*parents, last][: depth + 1])}` is a single value, it has no `{last}`"
+        place, model = place[step], inner
+    place[last] = value
+    return None
+
+
+def _model_of(model: type[BaseModel] | None, name: str) -> type[BaseModel] | None:
+    """The spec class of a field, if it holds one (`CrossValidation | None` does)."""
+    if model is None:
+        return None
+    annotation = model.model_fields[name].annotation
+    for candidate in (annotation, *get_args(annotation)):
+        if inspect.isclass(candidate) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def _model_arguments(pipeline: Pipeline, settings: Variant) -> list[str]:
+    """The arguments that the workload's `model` function does not take."""
+    known = list(inspect.signature(pipeline.model).parameters)[1:]
+    return [
+        f"model.{name}: `model` in pipelines/{pipeline.name}.py takes no `{name}`: {nearest(name, known)}"
+        for name in settings.model
+        if name not in known
+    ]
+
+
+def explain(error: ValidationError, model: type[BaseModel] | None = None) -> list[str]:
+    """Pydantic's findings in our words, one line each: path, what is wrong, what was received, the nearest name."""
+    lines = []
+    for finding in error.errors():
+        path = ".".join(str(step) for step in finding["loc"])
+        message = finding["msg"].removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
+        if finding["type"] == "extra_forbidden":
+            owner = model
+            for step in finding["loc"][:-1]:
+                owner = _model_of(owner, str(step)) if owner and str(step) in owner.model_fields else None
+            known = list(owner.model_fields) if owner else []
+            message = f"there is no such setting: {nearest(str(finding['loc'][-1]), known)}"
+        received = "" if isinstance(finding["input"], dict) else f"; received {finding['input']!r}"
+        lines.append(f"{path or 'settings'}: {message}{received}")
+    return lines
+
+
+# --------------------------------------------------------------------------------- requests in text form
+
+_OPTIONS = ("variant", "profile", "data", "source", "seed")
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """`train.epochs=8` → ("train.epochs", 8); the value is read as YAML.
+
+    Raises:
+        ConfigError: There is no `=`, or the value is no YAML.
+    """
+    path, equals, value = text.partition("=")
+    if not equals or not path.strip():
+        raise ConfigError(f"`--set {text}` names no value.", expected="--set path=value, as in --set train.epochs=8")
+    try:
+        return path.strip(), _numbers(yaml.safe_load(value))
+    except yaml.YAMLError as error:
+        raise ConfigError(
+            f"The value in `--set {text}` can't be read.",
+            expected="a YAML value: 8, 0.5, true, name, [64, 64]",
+            received=value,
+        ) from error
+
+
+def _numbers(value: Any) -> Any:
+    """Read `1e-3` as the number it is: YAML 1.1 calls it a string for want of a dot."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read a YAML file of options and settings.
+
+    ```yaml
+    variant: kfold_100
+    seed: 3
+    train: {epochs: 50}
+    ```
+
+    Returns:
+        The options (variant, profile, data, source, seed) and the overrides (dotted path → value).
+
+    Raises:
+        ConfigError: The file can't be read, or is no mapping.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"The configuration {path} can't be read.", received=error.strerror) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration {path} is not YAML.", received=str(error)) from error
+    if not isinstance(tree, dict):
+        raise ConfigError(
+            f"The configuration {path} is empty or no mapping.",
+            expected="lines such as `variant: final` or `train: {epochs: 8}`",
+            received=type(tree).__name__,
+        )
+    options = {name: tree.pop(name) for name in _OPTIONS if name in tree}
+    return options, dict(_leaves(tree))
+
+
+def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    found: list[tuple[str, Any]] = []
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        found += _leaves(value, f"{path}.") if isinstance(value, Mapping) and value else [(path, _numbers(value))]
+    return found

@@ -1,0 +1,259 @@
+"""The words in which a workload file says what it is. Frozen, validated when written, all errors at once.
+
+Nothing here imports TensorFlow: a spec is read by `list`, `show`, `plan`, a deployment and a worker's poll.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+"""A workload, source, variant or feature: lower case, so that it can be a file, a flow and a column."""
+
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+Read = Callable[[Path], "Mapping[str, Iterable[pa.RecordBatch]]"]
+Twin = Callable[[Path, int], None]
+
+
+class Spec(BaseModel):
+    """Base of every spec: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Column(Spec):
+    """One column of a table that becomes one position of a vector feature."""
+
+    name: str
+    description: str = ""
+    unit: str = ""
+
+
+class Feature(Spec):
+    """What one feature of an example is, before preprocessing.
+
+    A table's columns are packed into one vector feature (`columns` names its positions): it is read and written three
+    times as fast as a feature for each column.
+    """
+
+    shape: tuple[int, ...] = ()
+    """Shape of one example, without the batch: `()` for a scalar, `(13,)` for a vector."""
+    dtype: Literal["float32", "int64", "string"] = "float32"
+    role: Literal["input", "target"] = "input"
+    columns: tuple[Column, ...] = ()
+    description: str = ""
+    unit: str = ""
+
+    @model_validator(mode="after")
+    def _columns_fill_the_shape(self) -> Self:
+        size = math.prod(self.shape)
+        if self.columns and len(self.columns) != size:
+            raise ValueError(f"a feature of shape {self.shape} has {size} positions, but {len(self.columns)} columns")
+        return self
+
+    @property
+    def size(self) -> int:
+        """Numbers (or strings) in one example."""
+        return math.prod(self.shape)
+
+
+class File(Spec):
+    """A file to be downloaded, pinned by the digest that its publisher gives."""
+
+    url: str
+    sha256: Sha256
+    size: Annotated[int, Field(gt=0)] | None = None
+    """Bytes; unknown where the publisher gives a digest only."""
+
+    @property
+    def name(self) -> str:
+        """The original file name, under which a mirror holds it."""
+        return self.url.rsplit("/", 1)[-1]
+
+
+class Source(Spec):
+    """Where the examples come from and how they are read."""
+
+    title: str
+    features: dict[Name, Feature]
+    """Every feature of an example as `read` gives it."""
+    read: Read
+    """Folder of raw files → batches of examples for each split (`train` and `test`), always in the same order."""
+    files: tuple[File, ...] = ()
+    twin: Twin | None = None
+    """Folder and seed → raw files of the same format with made-up, learnable contents."""
+    licence: str = ""
+    homepage: str = ""
+    note: str = ""
+    """What a person must know before using a model trained on these data."""
+
+    def named(self, role: str) -> dict[str, Feature]:
+        """The features that have this role, in their order."""
+        return {name: feature for name, feature in self.features.items() if feature.role == role}
+
+
+class EarlyStopping(Spec):
+    """Stop when a metric no longer improves (the rules of `keras.callbacks.EarlyStopping`)."""
+
+    monitor: str = "val_loss"
+    patience: Annotated[int, Field(ge=0)] = 10
+    """Epochs without improvement before training stops."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    mode: Literal["min", "max"] = "min"
+    restore_best_weights: bool = True
+
+
+class Train(Spec):
+    """How a model is trained. Batch sizes are global: several replicas share one."""
+
+    epochs: Annotated[int, Field(ge=1, le=1_000_000)]
+    batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
+    optimizer: str = "rmsprop"
+    """Name of a Keras optimizer."""
+    learning_rate: Annotated[float, Field(gt=0)] | None = None
+    """Default: the optimizer's own."""
+    loss: str = "mse"
+    """Name of a Keras loss."""
+    metrics: tuple[str, ...] = ()
+    """Names of Keras metrics."""
+    shuffle: bool = True
+    """Draw a new order of the examples for each epoch, a pure function of seed and epoch."""
+    validation_split: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the training split, its last examples, that is held out and watched."""
+    early_stopping: EarlyStopping | None = None
+    strategy: Literal["auto", "default", "one_device", "mirrored"] = "auto"
+    """How `tf.distribute` spreads the work; `auto` mirrors over the accelerators, if there is more than one."""
+    jit_compile: bool = False
+    """Compile the epoch with XLA: faster for tiny dense networks and LSTMs, slower for convolutions on a CPU."""
+
+    @model_validator(mode="after")
+    def _early_stopping_needs_something_to_watch(self) -> Self:
+        watched = self.early_stopping
+        if watched and watched.monitor.startswith("val_") and not self.validation_split:
+            raise ValueError(
+                f"early_stopping watches `{watched.monitor}`, but nothing is held out: set validation_split above 0"
+            )
+        return self
+
+
+class CrossValidation(Spec):
+    """K-fold cross-validation on the training split (Chollet 4.3.4 and 5.2)."""
+
+    folds: Annotated[int, Field(ge=2, le=100)] = 4
+    metric: str = "val_mae"
+    """The metric whose averaged curve is drawn, reported and smoothed."""
+    mode: Literal["min", "max"] = "min"
+    choose_epochs: bool = True
+    """Train the final model for as many epochs as the averaged, smoothed curve says; else for `train.epochs`."""
+
+
+class Promise(Spec):
+    """What a workload holds itself to, beside the figure that its book reports."""
+
+    metric: str
+    at_least: float | None = None
+    at_most: float | None = None
+    on: Literal["test", "cross_validation"] = "test"
+    book: float | None = None
+    source: str = ""
+    """Where the figure stands."""
+
+    @model_validator(mode="after")
+    def _has_a_bound(self) -> Self:
+        if self.at_least is None and self.at_most is None:
+            raise ValueError("a promise needs a bound: at_least, at_most or both")
+        return self
+
+    def holds(self, value: float) -> bool:
+        """Whether the value lies within the bounds."""
+        return (self.at_least is None or value >= self.at_least) and (self.at_most is None or value <= self.at_most)
+
+    @property
+    def bounds(self) -> str:
+        """The bounds in words: "2.2 to 3", "at most 3"."""
+        if self.at_least is None:
+            return f"at most {self.at_most:g}"
+        if self.at_most is None:
+            return f"at least {self.at_least:g}"
+        return f"{self.at_least:g} to {self.at_most:g}"
+
+
+class Export(Spec):
+    """What leaves the training environment, and how closely it must agree with the Keras model."""
+
+    formats: tuple[Literal["saved_model", "tflite"], ...] = ("saved_model", "tflite")
+    tolerance: Annotated[float, Field(gt=0)] = 1e-4
+    """Largest difference from the Keras model, relative to the largest output."""
+    examples: Annotated[int, Field(ge=1, le=10_000)] = 256
+    """Test examples on which every format is compared."""
+
+
+class Monitor(Spec):
+    """When new data count as drifted."""
+
+    false_alarms: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """Share of undrifted files that may be called drifted, over all columns together."""
+    buckets: Annotated[int, Field(ge=2, le=100)] = 10
+    """Quantile buckets into which each numeric column is cut."""
+
+
+class Variant(Spec):
+    """One configuration of a workload. Every field can be overridden: `--set train.epochs=8`."""
+
+    description: str = ""
+    train: Train
+    model: dict[str, Any] = {}
+    """Arguments of the workload's `model` function."""
+    cross_validation: CrossValidation | None = None
+    promises: tuple[Promise, ...] = ()
+    export: Export = Export()
+    monitor: Monitor = Monitor()
+
+
+class Pipeline(Spec):
+    """A workload, whole: the one object that a file in `pipelines/` defines."""
+
+    name: Name
+    title: str
+    task: Literal["regression"]
+    book: str
+    """Book and section that the workload comes from."""
+    expect: str
+    """What to expect of a full run: metric, time, machine."""
+    sources: dict[Name, Source]
+    """The first one is the default."""
+    preprocess: Callable[..., Any]
+    """Statistics of the training split → function from a batch of features to a batch of records."""
+    model: Callable[..., Any]
+    """Features of the records (and the variant's `model` arguments) → Keras model, not compiled."""
+    variants: dict[Name, Variant]
+    """The first one is the default."""
+    smoke: dict[str, Any] = {}
+    """Overrides that make any variant run in seconds: `{"train.epochs": 20}`."""
+
+    @model_validator(mode="after")
+    def _is_complete(self) -> Self:
+        if not self.sources:
+            raise ValueError("a pipeline needs at least one source")
+        if not self.variants:
+            raise ValueError("a pipeline needs at least one variant")
+        return self
+
+    @property
+    def default_source(self) -> str:
+        """Name of the source that is used when none is asked for."""
+        return next(iter(self.sources))
+
+    @property
+    def default_variant(self) -> str:
+        """Name of the variant that is run when none is asked for."""
+        return next(iter(self.variants))

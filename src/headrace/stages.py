@@ -1,0 +1,212 @@
+"""What every stage shares: a key from its ingredients, skip or run, a lock, a scratch folder, a manifest at the end.
+
+A stage is written as a function that fills a folder:
+
+```python
+@stage(settings=("train", "model"), functions=("model",), versions=("tensorflow", "keras"))
+def train(job: Job, room: Room, records: Artifact, *, fold: int | None = None) -> None: ...
+```
+
+and called as `train(job, records, fold=2) -> Artifact`. `train.plan(job, records, fold=2)` says what a call would do
+and why, without doing it; an `Artifact` that does not exist yet has an empty digest.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Concatenate, Generic, ParamSpec
+
+from headrace import fingerprints
+from headrace.artifacts import MANIFEST, Artifact, Place, close, home, read_json, room, system_errors, write_json
+from headrace.errors import HeadraceError
+from headrace.jobs import Job
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where a stage works."""
+
+    output: Path
+    """An empty folder; what lies in it when the stage returns becomes the artifact."""
+    scratch: Path
+    """Kept if the attempt is killed, for the next attempt with the same key; removed when the stage is finished."""
+    key: str
+    """The digest of everything that the result depends on."""
+    node: str
+    """The stage, with its fold if it has one: `train/fold 2`."""
+
+
+class Stage(Generic[P]):
+    """A stage: callable, and able to say beforehand what a call would do."""
+
+    def __init__(
+        self,
+        function: Callable[Concatenate[Job, Room, P], None],
+        settings: Sequence[str],
+        functions: Sequence[str],
+        versions: Sequence[str],
+        volatile: Sequence[str],
+        facts: Callable[[Job], Any] | None,
+        stands: Callable[[Artifact], str | None] | None,
+    ) -> None:
+        self._function = function
+        self._signature = inspect.signature(function)
+        self._settings = settings
+        self._functions = functions
+        self._versions = versions
+        self._volatile = volatile
+        self._facts = facts
+        self._stands = stands
+        self.name = function.__name__
+        functools.update_wrapper(self, function)
+
+    def __call__(self, job: Job, *args: P.args, **kwargs: P.kwargs) -> Artifact:
+        """Return the finished artifact: found if nothing that it depends on has changed, made otherwise.
+
+        Raises:
+            HeadraceError: The stage failed; nothing half-written is left where anything would read it.
+        """
+        bound = self._bind(job, args, kwargs)
+        ingredients = self._ingredients(job, bound)
+        place = Place(job.workload, self.name, fingerprints.digest(ingredients)[:20])
+        node = self._node(bound)
+        found, reason = self._look(job, node, place, ingredients)
+        if found:
+            return found
+        begun = time.perf_counter()
+        with room(place) as (output, scratch):
+            # Another process may have finished the same work while this one waited for the lock.
+            found, _ = self._look(job, node, place, ingredients)
+            if found:
+                return found
+            with system_errors(f"running stage `{node}`"):
+                try:
+                    self._function(job, Room(output, scratch, place.key, node), *args, **kwargs)
+                except HeadraceError as error:
+                    error.add_note(f"in stage {node} of {job.title}")
+                    raise
+                seconds = round(time.perf_counter() - begun, 3)
+                made = {
+                    "node": node,
+                    "job": job.title,
+                    "seconds": seconds,
+                    "made": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                    "ingredients": ingredients,
+                }
+                manifest = close(output, made, self._volatile)
+                place.publish(output)
+                shutil.rmtree(scratch, ignore_errors=True)
+                write_json(self._index(job, node), {"key": place.key, "ingredients": ingredients})
+        return Artifact(place.finished, manifest["digest"], node, "run", reason, seconds)
+
+    def plan(self, job: Job, *args: P.args, **kwargs: P.kwargs) -> Artifact:
+        """What a call would do, with the reason, in `state` and `reason` of an artifact that may not exist yet."""
+        bound = self._bind(job, args, kwargs)
+        node = self._node(bound)
+        pending = [a.node for a in _artifacts(bound) if not a.digest]
+        if pending:
+            return Artifact(Path(), "", node, "unknown", f"after {', '.join(pending)}: runs if that gives anything new")
+        ingredients = self._ingredients(job, bound)
+        place = Place(job.workload, self.name, fingerprints.digest(ingredients)[:20])
+        found, reason = self._look(job, node, place, ingredients)
+        return found or Artifact(Path(), "", node, "run", reason)
+
+    def _bind(self, job: Job, args: Any, kwargs: Any) -> dict[str, Any]:
+        bound = self._signature.bind(job, None, *args, **kwargs)
+        bound.apply_defaults()
+        return {name: value for name, value in list(bound.arguments.items())[2:]}
+
+    def _node(self, bound: dict[str, Any]) -> str:
+        fold = bound.get("fold")
+        return self.name if fold is None else f"{self.name}/fold {fold}"
+
+    def _ingredients(self, job: Job, bound: dict[str, Any]) -> dict[str, Any]:
+        """Everything that the result depends on."""
+        settings = job.settings.model_dump(mode="json")
+        chosen: dict[str, Any] = {name: settings[name] for name in self._settings}
+        for name, value in bound.items():
+            if not isinstance(value, Artifact | list | tuple | dict):
+                chosen[name] = value
+        if self._facts:
+            chosen |= self._facts(job)
+        code: dict[str, str] = {}
+        for name in self._functions:
+            owner = job.origin if name in type(job.origin).model_fields else job.pipeline
+            function = getattr(owner, name)
+            if function is not None:
+                code |= fingerprints.function_code(function)
+        return {
+            "inputs": {artifact.node: artifact.digest for artifact in _artifacts(bound)},
+            "settings": chosen,
+            "code": code,
+            "core": fingerprints.core_code(self._function.__module__),
+            "versions": fingerprints.versions(*self._versions),
+        }
+
+    def _look(
+        self, job: Job, node: str, place: Place, ingredients: dict[str, Any]
+    ) -> tuple[Artifact | None, str]:
+        """The finished artifact if it is there and whole; else why the stage must run."""
+        manifest, trouble = place.find()
+        if manifest:
+            found = Artifact(
+                place.finished, manifest["digest"], node, "skipped", "nothing it depends on has changed", manifest["seconds"]
+            )
+            trouble = self._stands(found) if self._stands else None
+            if not trouble:
+                return found, found.reason
+        if trouble:
+            return None, f"made before, but {trouble}"
+        last = read_json(self._index(job, node))
+        if not last:
+            return None, "never made for this selection"
+        changed = fingerprints.changes(last["ingredients"], ingredients)
+        more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+        return None, "; ".join(changed[:3]) + more if changed else f"its folder {place.key} is gone"
+
+    def _index(self, job: Job, node: str) -> Path:
+        """Where the last ingredients of this node are kept: what a change is told against."""
+        selection = fingerprints.digest([job.variant, job.profile, job.source, job.data, job.seed, node])[:16]
+        return home() / "artifacts" / job.workload / "index" / f"{selection}.json"
+
+
+def _artifacts(bound: dict[str, Any]) -> list[Artifact]:
+    """The artifacts among a stage's arguments, those in lists and mappings included."""
+    found: list[Artifact] = []
+    for value in bound.values():
+        items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
+        found += [item for item in items if isinstance(item, Artifact)]
+    return found
+
+
+def stage(
+    *,
+    settings: Sequence[str] = (),
+    functions: Sequence[str] = (),
+    versions: Sequence[str] = (),
+    volatile: Sequence[str] = (),
+    facts: Callable[[Job], Any] | None = None,
+    stands: Callable[[Artifact], str | None] | None = None,
+) -> Callable[[Callable[Concatenate[Job, Room, P], None]], Stage[P]]:
+    """Make a stage of a function that fills a folder.
+
+    Args:
+        settings: The parts of the variant that the result depends on.
+        functions: The functions of the workload (or of its source) that it calls.
+        versions: The packages whose version matters to the result.
+        volatile: Patterns of files that differ between equal runs, such as logs.
+        facts: Anything else of the job that the result depends on.
+        stands: A check of a finished artifact against the world outside of it; what is wrong in words, or None.
+    """
+    return lambda function: Stage(function, settings, functions, versions, volatile, facts, stands)
+
+
+__all__ = ["MANIFEST", "Room", "Stage", "stage"]
