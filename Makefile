@@ -26,3 +26,35 @@ setup: .venv/ready ## create .venv from the lock
 	  || $(BIN)/python -m pip install --require-hashes -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
 	touch $@
+
+run: setup       ## run a workload as a Prefect flow: make run WORKLOAD=house_prices ARGS="--variant kfold_100"
+	$(BIN)/headrace run $(WORKLOAD) --engine prefect $(ARGS)
+
+test: setup      ## the tests (TESTS= names files or flags)
+	$(BIN)/python -m pytest $(TESTS)
+
+test-slow: setup ## the tests, the slow ones too
+	$(BIN)/python -m pytest --run-slow $(TESTS)
+
+check: setup     ## style, spelling, types, architecture
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/codespell
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: setup      ## renew requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
+	  --upgrade --extra prefect --group dev --output-file requirements.lock pyproject.toml
+
+ui: setup        ## Prefect server, work pool, worker and all deployments; Ctrl-C stops them
+	$(BIN)/headrace platform up
+
+down: setup      ## stop the project's Prefect server
+	$(BIN)/headrace platform down
+
+bench: setup     ## measure, and keep the figures in benchmarks/results
+	$(BIN)/python -m benchmarks.kfold
+
+clean:           ## remove the environment and everything that was run
+	rm -rf .venv .headrace

@@ -28,7 +28,6 @@ from headrace import (
 if TYPE_CHECKING:
     import keras
     import pyarrow as pa
-
     from headrace.inputs import Batch
     from headrace.summaries import Statistics
 
@@ -89,7 +88,6 @@ def read_archive(path: Path, dollars_per_unit: int) -> Mapping[str, Iterable[pa.
     The order is that of `keras.datasets`: one shuffle by the legacy generator with seed 113.
     """
     import numpy as np
-
     from headrace.tables import batches, read_arrays
 
     arrays = read_arrays(path, {"x": 2, "y": 1})
@@ -250,7 +248,7 @@ PIPELINE = Pipeline(
         "final": Variant(
             description="The final fit on the whole training split, tested once",
             train=BASE,
-            promises=(Promise(metric="mae", at_least=2.2, at_most=3.0, book=2.464, source="listing 4.31"),),
+            promises=(Promise(metric="mae", at_most=3.0, book=2.464, source="listing 4.31"),),
         ),
         "kfold_100": Variant(
             description="4 folds of 100 epochs, then a fit for as many epochs as the folds advise",
@@ -260,7 +258,6 @@ PIPELINE = Pipeline(
                 Promise(
                     metric="val_mae",
                     on="cross_validation",
-                    at_least=2.1,
                     at_most=3.0,
                     book=2.567,
                     source="section 4.3.4",

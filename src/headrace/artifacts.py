@@ -17,6 +17,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
@@ -30,7 +31,8 @@ from headrace.errors import StageFailed, SystemTrouble
 
 MANIFEST = "manifest.json"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
+_NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,11 @@ def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock; the kernel lets go of it when the process ends, however it ends."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            log.info("waiting for another process, which is at the same work (%s)", path)
+            fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
@@ -199,7 +205,11 @@ class Place:
         if not self.finished.is_dir():
             return None, None
         manifest = read_json(self.finished / MANIFEST)
-        if manifest is None:
+        try:
+            sound = content_digest(manifest["files"]) == manifest["digest"]
+        except (KeyError, TypeError, AttributeError):
+            sound = False
+        if not sound:
             return None, f"{MANIFEST} is missing or damaged"
         trouble = damage(self.finished, manifest)
         return (None, trouble) if trouble else (manifest, None)

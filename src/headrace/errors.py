@@ -9,7 +9,7 @@ HeadraceError
     └── Diverged         5   … because the loss is no longer a finite number
 
 The number is the exit code of the command line. 0 is success; 1 means that everything ran and the verdict is *fail*;
-130 is an interruption from the keyboard.
+70 is a fault of the program itself; 130 is an interruption from the keyboard.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from collections.abc import Iterable
 
 EXIT_OK = 0
 EXIT_VERDICT = 1
+EXIT_FAULT = 70
 EXIT_INTERRUPTED = 130
 
 

@@ -44,22 +44,33 @@ def _parse(path: Path) -> ast.Module:
     return _parsed(path, (stat.st_mtime_ns, stat.st_size))
 
 
-def _defined(tree: ast.Module) -> dict[str, ast.stmt]:
-    """What the top level of a module defines: name → statement."""
-    found: dict[str, ast.stmt] = {}
+def _defined(tree: ast.Module) -> dict[str, list[ast.stmt]]:
+    """What the top level of a module defines: name → the statements that define or alter it."""
+    found: dict[str, list[ast.stmt]] = {}
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found[node.name] = node
-        elif isinstance(node, ast.Import | ast.ImportFrom):
-            for alias in node.names:
-                found[(alias.asname or alias.name).split(".")[0]] = node
-        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for target in targets:
-                for name in ast.walk(target):
-                    if isinstance(name, ast.Name):
-                        found[name.id] = node
+        if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+            for name in _names(node):
+                found.setdefault(name, []).append(node)
     return found
+
+
+def _names(node: ast.AST) -> Iterator[str]:
+    """The names that a statement defines or alters."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        yield node.name
+    elif isinstance(node, ast.Import | ast.ImportFrom):
+        yield from ((alias.asname or alias.name).split(".")[0] for alias in node.names)
+    elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
+        for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+            yield from (name.id for name in ast.walk(target) if isinstance(name, ast.Name))
+    elif isinstance(node, ast.Expr):
+        # `TABLE.update(…)` alters what it is called on.
+        if isinstance(node.value, ast.Call) and isinstance(node.value.func, ast.Attribute):
+            yield from (name.id for name in ast.walk(node.value.func) if isinstance(name, ast.Name))
+    else:
+        for inner in ast.iter_child_nodes(node):
+            if isinstance(inner, ast.stmt | ast.ExceptHandler):
+                yield from _names(inner)
 
 
 def _without_docstrings(node: ast.AST) -> str:
@@ -68,7 +79,11 @@ def _without_docstrings(node: ast.AST) -> str:
     for inner in ast.walk(copy):
         if isinstance(inner, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             first = inner.body[0]
-            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant) and isinstance(first.value.value, str):
+            if (
+                isinstance(first, ast.Expr)
+                and isinstance(first.value, ast.Constant)
+                and isinstance(first.value.value, str)
+            ):
                 inner.body = inner.body[1:] or [ast.Pass()]
     return ast.dump(copy)
 
@@ -76,7 +91,7 @@ def _without_docstrings(node: ast.AST) -> str:
 def function_code(function: Callable[..., Any]) -> dict[str, str]:
     """The digests of a function and of everything at the top of its file that it mentions, directly or not.
 
-    A module of the project that it imports counts as a whole.
+    A module of the project or of the core that it imports counts as a whole, with what that imports.
 
     Args:
         function: A function defined at the top level of a file.
@@ -98,23 +113,29 @@ def function_code(function: Callable[..., Any]) -> dict[str, str]:
         if name in seen:
             continue
         seen.add(name)
-        node = defined[name]
-        codes[f"{place}:{name}"] = hashlib.sha256(_without_docstrings(node).encode()).hexdigest()
-        for module in _imported(node, ""):
-            codes.update(_project_module(module, path))
-        waiting += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id in defined]
+        text = "\n".join(_without_docstrings(node) for node in defined[name])
+        codes[f"{place}:{name}"] = hashlib.sha256(text.encode()).hexdigest()
+        for node in defined[name]:
+            for module in _imported(node, ""):
+                _add_module(module, path, codes)
+            waiting += [n.id for n in ast.walk(node) if isinstance(n, ast.Name) and n.id in defined]
     return codes
 
 
-def _project_module(module: str, beside: Path) -> dict[str, str]:
-    """The digest of a module that lies in the project (in the folder of the file or its parent); else nothing."""
+def _add_module(module: str, beside: Path, codes: dict[str, str]) -> None:
+    """Add a module and what it imports, if it is of the core, or lies in the folder of a file or in its parent."""
+    if module.startswith("headrace."):
+        codes |= core_code(module)
+        return
     for base in (beside.parent.parent, beside.parent):
         path = base.joinpath(*module.split("."))
         for candidate in (path.with_suffix(".py"), path / "__init__.py"):
-            if candidate.is_file() and candidate != beside:
-                codes = {f"{candidate.parent.name}/{candidate.name}": hashlib.sha256(candidate.read_bytes()).hexdigest()}
-                return codes
-    return {}
+            name = f"{candidate.parent.name}/{candidate.name}"
+            if candidate.is_file() and candidate != beside and name not in codes:
+                codes[name] = hashlib.sha256(candidate.read_bytes()).hexdigest()
+                for inner in _imported(_parse(candidate), ""):
+                    _add_module(inner, candidate, codes)
+                return
 
 
 # ----------------------------------------------------------------------------------------- code of the core
@@ -166,7 +187,7 @@ the key themselves, so that a better error message does not train every model ag
 
 def changes(before: Ingredients, after: Ingredients) -> list[str]:
     """What differs between two lists of ingredients, in words: "`train.epochs` 5 → 8", "`preprocess` was changed"."""
-    old, new = dict(_flat(before)), dict(_flat(after))
+    old, new = ({path: value for path, value in leaves(tree) if value != {}} for tree in (before, after))
     found = []
     for path in sorted(old.keys() | new.keys(), key=lambda p: (_ORDER.get(p[0], 9), p)):
         if old.get(path) == new.get(path):
@@ -178,10 +199,11 @@ def changes(before: Ingredients, after: Ingredients) -> list[str]:
 _ORDER = {"inputs": 0, "settings": 1, "code": 2, "core": 3, "versions": 4}
 
 
-def _flat(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every value of a tree of mappings with the way to it; a list, or an empty mapping, is a value."""
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
-            yield from _flat(inner, (*path, str(key)))
+            yield from leaves(inner, (*path, str(key)))
     else:
         yield path, value
 

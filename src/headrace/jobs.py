@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from headrace import projects
 from headrace.errors import ConfigError, nearest
+from headrace.fingerprints import leaves
 from headrace.spec import Pipeline, Source, Spec, Variant
 
 Profile = Literal["smoke", "full"]
@@ -114,21 +115,21 @@ def resolve(
         source_named(pipeline, source)
     except ConfigError as error:
         mistakes.append(f"source: {error}")
-    if variant in pipeline.variants:
-        tree = pipeline.variants[variant].model_dump()
-        if profile == "smoke":
-            for path, value in pipeline.smoke.items():
-                # What a variant does not have (folds, say) needs no smaller form.
-                _put(tree, path, value, missing_is_fine=True)
-        for path, value in (overrides or {}).items():
-            mistake = _put(tree, path, value)
-            if mistake:
-                mistakes.append(mistake)
-        try:
-            settings = Variant.model_validate(tree)
-            mistakes += _model_arguments(pipeline, settings)
-        except ValidationError as error:
-            mistakes += explain(error, Variant)
+    # The settings are checked even if the variant is unknown, against the default one, which has the same names.
+    tree = pipeline.variants.get(variant, pipeline.variants[pipeline.default_variant]).model_dump()
+    if profile == "smoke":
+        for path, value in pipeline.smoke.items():
+            # What a variant does not have (folds, say) needs no smaller form.
+            _put(tree, path, value, missing_is_fine=True)
+    for path, value in (overrides or {}).items():
+        mistake = _put(tree, path, value)
+        if mistake:
+            mistakes.append(mistake)
+    try:
+        settings = Variant.model_validate(tree)
+        mistakes += _model_arguments(pipeline, settings)
+    except ValidationError as error:
+        mistakes += explain(error, Variant)
     if mistakes or settings is None:
         raise ConfigError(
             f"{workload} can't run as asked:\n" + "\n".join(f"  - {line}" for line in mistakes),
@@ -274,12 +275,4 @@ def read_config(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             received=type(tree).__name__,
         )
     options = {name: tree.pop(name) for name in _OPTIONS if name in tree}
-    return options, dict(_leaves(tree))
-
-
-def _leaves(tree: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        found += _leaves(value, f"{path}.") if isinstance(value, Mapping) and value else [(path, _numbers(value))]
-    return found
+    return options, {".".join(path): _numbers(value) for path, value in leaves(tree) if path}

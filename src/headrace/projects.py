@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from functools import cache
 from pathlib import Path
+
+from pydantic import ValidationError
 
 from headrace.errors import ConfigError, unknown
 from headrace.spec import Pipeline
@@ -40,13 +43,28 @@ def load(name: str) -> Pipeline:
     """The workload of this name.
 
     Raises:
-        ConfigError: There is no such workload (with the nearest names), or its file defines no fitting `PIPELINE`.
+        ConfigError: There is no such workload (with the nearest names), its file fails, or defines no fitting
+            `PIPELINE`.
     """
     if name not in names():
         raise unknown("workload", name, names())
     if str(root()) not in sys.path:
         sys.path.insert(0, str(root()))
-    module = importlib.import_module(f"pipelines.{name}")
+    try:
+        module = importlib.import_module(f"pipelines.{name}")
+    except ValidationError as error:
+        from headrace.jobs import explain
+
+        mistakes = "".join(f"\n  - {line}" for line in explain(error))
+        raise ConfigError(f"pipelines/{name}.py does not describe its workload rightly ({error.title}):{mistakes}") from error
+    except Exception as error:
+        lines = [
+            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if f"pipelines/{name}" in frame.filename
+        ]
+        raise ConfigError(
+            f"pipelines/{name}.py can't be loaded{f', because of line {lines[-1]}' if lines else ''}.",
+            received=f"{type(error).__name__}: {error}",
+        ) from error
     pipeline = getattr(module, "PIPELINE", None)
     if not isinstance(pipeline, Pipeline) or pipeline.name != name:
         raise ConfigError(

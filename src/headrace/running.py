@@ -85,7 +85,8 @@ def summary(made: list[Artifact]) -> Summary:
         "metrics": evaluation["metrics"],
         "version": publication["version"],
         "stages": [
-            {"node": a.node, "state": a.state, "reason": a.reason, "seconds": a.seconds, "path": str(a.path)} for a in made
+            {"node": a.node, "state": a.state, "reason": a.reason, "seconds": a.seconds, "path": str(a.path)}
+            for a in made
         ],
         "artifacts": {a.node: str(a.path) for a in made},
         "report": str(at["report"].path / "report.html"),
@@ -124,4 +125,6 @@ def dead_runs() -> list[Path]:
 def bury(path: Path) -> None:
     """Mark a dead run as crashed."""
     record = read_json(path)
-    write_json(path, {**record, "state": "crashed", "error": "the process ended without a word (killed, or out of memory)"})
+    write_json(
+        path, {**record, "state": "crashed", "error": "the process ended without a word (killed, or out of memory)"}
+    )

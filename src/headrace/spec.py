@@ -15,12 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    Read = Callable[[Path], Mapping[str, Iterable[pa.RecordBatch]]]
+else:
+    # Pydantic checks that it can be called, and need not import pyarrow for that.
+    Read = Callable[[Path], Any]
+
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 """A workload, source, variant or feature: lower case, so that it can be a file, a flow and a column."""
 
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
-Read = Callable[[Path], "Mapping[str, Iterable[pa.RecordBatch]]"]
 Twin = Callable[[Path, int], None]
 
 

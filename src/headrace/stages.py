@@ -151,24 +151,27 @@ class Stage(Generic[P]):
             "versions": fingerprints.versions(*self._versions),
         }
 
-    def _look(
-        self, job: Job, node: str, place: Place, ingredients: dict[str, Any]
-    ) -> tuple[Artifact | None, str]:
+    def _look(self, job: Job, node: str, place: Place, ingredients: dict[str, Any]) -> tuple[Artifact | None, str]:
         """The finished artifact if it is there and whole; else why the stage must run."""
         manifest, trouble = place.find()
         if manifest:
             found = Artifact(
-                place.finished, manifest["digest"], node, "skipped", "nothing it depends on has changed", manifest["seconds"]
+                place.finished,
+                manifest["digest"],
+                node,
+                "skipped",
+                "nothing it depends on has changed",
+                manifest["seconds"],
             )
             trouble = self._stands(found) if self._stands else None
             if not trouble:
                 return found, found.reason
         if trouble:
             return None, f"made before, but {trouble}"
-        last = read_json(self._index(job, node))
+        last = (read_json(self._index(job, node)) or {}).get("ingredients")
         if not last:
             return None, "never made for this selection"
-        changed = fingerprints.changes(last["ingredients"], ingredients)
+        changed = fingerprints.changes(last, ingredients)
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         return None, "; ".join(changed[:3]) + more if changed else f"its folder {place.key} is gone"
 

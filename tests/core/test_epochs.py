@@ -1,0 +1,163 @@
+"""The whole-epoch graph does what `model.fit` does, faster."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace.epochs import Program, Split, order
+from headrace.errors import ConfigError
+from headrace.spec import EarlyStopping, Train
+from headrace.strategies import choose
+
+EXAMPLES, WIDTH = 70, 3
+
+
+def examples(count: int = EXAMPLES, seed: int = 0) -> Split:
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(count, WIDTH)).astype(np.float32)
+    y = (x @ [[1.0], [-2.0], [0.5]] + random.normal(scale=0.1, size=(count, 1))).astype(np.float32)
+    return Split({"features": x}, {"price": y})
+
+
+def network(dropout: float = 0.0, strategy: str = "default") -> Any:
+    import keras
+
+    keras.utils.set_random_seed(1)
+    with choose(strategy).scope():
+        given = keras.Input((WIDTH,), name="features")
+        hidden = keras.layers.Dense(8, activation="relu")(given)
+        hidden = keras.layers.Dropout(dropout)(hidden)
+        return keras.Model(given, keras.layers.Dense(1, name="price")(hidden))
+
+
+def settings(**changes: Any) -> Train:
+    return Train.model_validate({"epochs": 5, "batch_size": 16, "metrics": ("mae",), "shuffle": False, **changes})
+
+
+def program(rules: Train, strategy: str = "default", dropout: float = 0.0) -> Program:
+    return Program(network(dropout, strategy), rules, choose(strategy), examples())
+
+
+def fit(epochs: int, callbacks: Any = (), held: Split | None = None) -> tuple[list[Any], dict[str, list[float]]]:
+    """The textbook way, on the same examples."""
+    model = network()
+    model.compile("rmsprop", "mse", metrics=["mae"])
+    split = examples()
+    held = held or examples(20, seed=1)
+    history = model.fit(
+        split.inputs["features"],
+        split.targets["price"],
+        validation_data=(held.inputs["features"], held.targets["price"]),
+        epochs=epochs,
+        batch_size=16,
+        shuffle=False,
+        verbose=0,
+        callbacks=list(callbacks),
+    )
+    return [weight.numpy() for weight in model.weights], history.history
+
+
+def test_weights_equal_those_of_fit_bit_for_bit() -> None:
+    """70 examples in batches of 16 leave a smaller last batch, which counts as in `fit`."""
+    ours = program(settings())
+    ours.run(examples(), examples(20, seed=1), seed=0, first=0, epochs=5)
+
+    expected, _ = fit(5)
+
+    for theirs, mine in zip(expected, ours.weights(), strict=True):
+        np.testing.assert_array_equal(theirs, mine)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_curves_equal_those_of_fit(compiled: bool) -> None:
+    ours = program(settings(jit_compile=compiled))
+    rows = ours.run(examples(), examples(20, seed=1), seed=0, first=0, epochs=5)
+
+    _, expected = fit(5)
+
+    assert list(expected) == ours.names
+    for name, values in zip(ours.names, rows.T, strict=True):
+        np.testing.assert_allclose(expected[name], values, rtol=1e-5)
+
+
+def test_chunks_make_no_difference() -> None:
+    at_once, in_parts = program(settings(shuffle=True)), program(settings(shuffle=True))
+    at_once.run(examples(), None, seed=7, first=0, epochs=5)
+    in_parts.run(examples(), None, seed=7, first=0, epochs=2)
+    in_parts.run(examples(), None, seed=7, first=2, epochs=3)
+
+    for one, other in zip(at_once.state, in_parts.state, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_restored_state_goes_on_exactly_with_dropout_too() -> None:
+    """Dropout draws from a generator whose position is part of the state."""
+    whole = program(settings(shuffle=True), dropout=0.5)
+    whole.run(examples(), None, seed=7, first=0, epochs=3)
+    kept = whole.state
+    whole.run(examples(), None, seed=7, first=3, epochs=3)
+
+    other = program(settings(shuffle=True), dropout=0.5)
+    other.restore(kept)
+    other.run(examples(), None, seed=7, first=3, epochs=3)
+
+    for one, resumed in zip(whole.state, other.state, strict=True):
+        np.testing.assert_array_equal(one, resumed)
+
+
+def test_a_restarted_program_trains_like_a_new_one() -> None:
+    used = program(settings(), dropout=0.5)
+    start = [value.numpy() for value in used.model.variables]
+    used.run(examples(seed=3), None, seed=0, first=0, epochs=4)
+    used.restart(start)
+    used.run(examples(), None, seed=0, first=0, epochs=4)
+    new = program(settings(), dropout=0.5)
+    new.run(examples(), None, seed=0, first=0, epochs=4)
+
+    for one, other in zip(new.state, used.state, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("restore", [True, False])
+def test_early_stopping_ends_where_keras_ends(restore: bool) -> None:
+    import keras
+
+    # Held-out labels that have nothing to do with the inputs: their loss soon climbs.
+    held = Split({"features": examples(20, seed=1).inputs["features"]}, {"price": np.ones((20, 1), np.float32)})
+    rules = {"monitor": "val_loss", "patience": 3, "restore_best_weights": restore, "min_delta": 0.01}
+    callback = keras.callbacks.EarlyStopping(**rules)
+    expected, history = fit(60, [callback], held)
+    ours = program(settings(epochs=60, validation_split=0.1, early_stopping=EarlyStopping(**rules)))
+    rows = ours.run(examples(), held, seed=0, first=0, epochs=60)
+
+    assert len(history["loss"]) == len(rows) < 60
+    assert ours.stopped
+    assert ours.best_epoch == callback.best_epoch + 1
+    for theirs, mine in zip(expected, ours.weights(), strict=True):
+        np.testing.assert_allclose(theirs, mine, rtol=1e-6)
+
+
+def test_early_stopping_on_an_unknown_metric_names_the_known_ones() -> None:
+    rules = EarlyStopping(monitor="val_mea")
+    ours = program(settings(validation_split=0.1, early_stopping=rules))
+
+    with pytest.raises(ConfigError, match="did you mean `val_mae`"):
+        ours.run(examples(), examples(10), seed=0, first=0, epochs=1)
+
+
+def test_training_ends_at_a_loss_that_is_no_number() -> None:
+    ours = program(settings(learning_rate=1e30, optimizer="sgd"))
+    rows = ours.run(examples(), None, seed=0, first=0, epochs=5)
+
+    assert len(rows) < 5
+    assert not np.isfinite(rows[-1, 0])
+
+
+def test_an_order_depends_on_seed_and_epoch_only() -> None:
+    np.testing.assert_array_equal(order(3, 5, 100), order(3, 5, 100))
+    assert sorted(order(3, 5, 100)) == list(range(100))
+    assert not np.array_equal(order(3, 5, 100), order(3, 6, 100))
+    assert not np.array_equal(order(3, 5, 100), order(4, 5, 100))
