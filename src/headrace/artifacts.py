@@ -31,7 +31,7 @@ from headrace.errors import StageFailed, SystemTrouble
 
 MANIFEST = "manifest.json"
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-_NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST}
+_NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR}
 log = logging.getLogger(__name__)
 
 
@@ -206,13 +206,12 @@ class Place:
             return None, None
         manifest = read_json(self.finished / MANIFEST)
         try:
-            sound = content_digest(manifest["files"]) == manifest["digest"]
+            if content_digest(manifest["files"]) == manifest["digest"]:
+                trouble = damage(self.finished, manifest)
+                return (None, trouble) if trouble else (manifest, None)
         except (KeyError, TypeError, AttributeError):
-            sound = False
-        if not sound:
-            return None, f"{MANIFEST} is missing or damaged"
-        trouble = damage(self.finished, manifest)
-        return (None, trouble) if trouble else (manifest, None)
+            pass  # JSON, but not as `close` writes it
+        return None, f"{MANIFEST} is missing or damaged"
 
     def publish(self, output: Path) -> None:
         """Put a closed folder in place in one step; what stood there (damaged) goes."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -102,6 +102,13 @@ class FeatureStatistics:
         """The standard deviation, but 1 where it is 0: safe to divide by."""
         return np.where(self.std > 0, self.std, 1.0)
 
+    @property
+    def rows(self) -> int:
+        """Examples."""
+        values = int((self.count + self.missing).max(initial=0))
+        # Strings are counted over all positions together.
+        return values // max(math.prod(self.shape), 1) if self.dtype == "string" else values
+
     def quantile(self, percent: int) -> Array:
         """The percentile at each position."""
         return np.array([d.quantile(percent) for d in self.distributions]).reshape(self.mean.shape)
@@ -126,7 +133,7 @@ class FeatureStatistics:
         def array(name: str) -> Array:
             kind = np.int64 if name in _COUNTS else np.float64
             flat = np.array([math.nan if item is None else item for item in value[name]], kind)
-            return flat.reshape(shape) if flat.size else flat
+            return flat if value["dtype"] == "string" else flat.reshape(shape)
 
         return cls(
             dtype=value["dtype"],
@@ -160,7 +167,7 @@ class Statistics(dict[str, FeatureStatistics]):
     @property
     def rows(self) -> int:
         """Examples in the split."""
-        return max((int((f.count + f.missing).max()) for f in self.values() if f.count.size), default=0)
+        return max((f.rows for f in self.values()), default=0)
 
     def to_json(self) -> dict[str, Any]:
         """As a JSON value; `from_json` gives the same numbers to the last bit."""

@@ -118,12 +118,10 @@ def _splits(records: Artifact, settings: Train, fold: int | None, folds: int | N
     from headrace.epochs import Split
     from headrace.inputs import arrays, read_info
 
-    features = read_info(records.path).features
+    info = read_info(records.path)
     values = arrays(records.path, "train")
-    whole = Split(
-        {name: values[name] for name, feature in features.items() if feature.role == "input"},
-        {name: values[name] for name, feature in features.items() if feature.role == "target"},
-    )
+    inputs, targets = ({name: values[name] for name in info.named(role)} for role in ("input", "target"))
+    whole = Split(inputs, targets)
     if fold is not None and folds is not None:
         size = len(whole) // folds
         if not size:
@@ -161,6 +159,7 @@ def _program(
     import keras
 
     from headrace.epochs import Program
+    from headrace.inputs import read_info
     from headrace.strategies import choose
 
     def build(scope: Any) -> keras.Model:
@@ -170,9 +169,7 @@ def _program(
         with scope:
             return job.pipeline.model(features, **job.settings.model)
 
-    from headrace.inputs import read_info
-
-    features = {name: feature for name, feature in read_info(records.path).features.items() if feature.role == "input"}
+    features = read_info(records.path).named("input")
     traits = settings.model_dump(mode="json", exclude={"epochs"})
     key = fingerprints.digest(
         [records.digest, traits, job.settings.model, fingerprints.function_code(job.pipeline.model)]
