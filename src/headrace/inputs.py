@@ -50,9 +50,7 @@ def read_info(folder: Path) -> Info:
     """
     found = read_json(folder / INFO)
     if not found:
-        raise DataError(
-            f"{folder} holds no records.", expected=f"a readable {INFO}", remedy=ANEW
-        )
+        raise DataError(f"{folder} holds no records.", expected=f"a readable {INFO}", remedy=ANEW)
     return Info(
         workload=found["workload"],
         source=found["source"],

@@ -101,8 +101,9 @@ def resolve(
     """
     pipeline = projects.load(workload)
     mistakes: list[str] = []
-    variant = variant or pipeline.default_variant
-    source = source or pipeline.default_source
+    # A configuration file may hold anything; what is no name is unknown as one.
+    variant = str(variant or pipeline.default_variant)
+    source = str(source or pipeline.default_source)
     settings: Variant | None = None
     if variant not in pipeline.variants:
         mistakes.append(f"variant: there is no `{variant}`: {nearest(variant, pipeline.variants)}")

@@ -1,4 +1,4 @@
-"""Stage `preprocess`: raw examples → TFRecords, with the statistics of the training split and the schema beside them."""
+"""Stage `preprocess`: raw examples → TFRecords, beside them the schema and the training split's statistics."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from headrace.stages import Room, stage
 if TYPE_CHECKING:
     import pyarrow as pa
     import tensorflow as tf
+
     from headrace.inputs import Batch
 
 log = logging.getLogger(__name__)
@@ -81,9 +82,7 @@ def preprocess(job: Job, room: Room, raw: Artifact) -> None:
         log.info("preprocess: %d examples in split %s", written[split].examples, split)
 
     write_json(room.output / "statistics.json", statistics.to_json())
-    write_atomically(
-        room.output / "statistics.pb", statistics.to_proto("train").SerializeToString(deterministic=True)
-    )
+    write_atomically(room.output / "statistics.pb", statistics.to_proto("train").SerializeToString(deterministic=True))
     schema.write(room.output / "schema.pbtxt", schema.infer(features, statistics))
     write_json(
         room.output / INFO,
@@ -197,6 +196,7 @@ def _layout(job: Job, function: Function) -> dict[str, Feature]:
 def _can_serve(job: Job, function: Function, layout: Mapping[str, Feature], batch: pa.RecordBatch) -> None:
     """The same function must give the same inputs from a batch without targets: a served model is given none."""
     import numpy as np
+
     from headrace.tables import to_arrays
 
     given = job.origin.features
@@ -231,6 +231,7 @@ def _can_serve(job: Job, function: Function, layout: Mapping[str, Feature], batc
 def _preprocessed(job: Job, batches: Iterable[pa.RecordBatch], function: Function) -> Iterator[pa.RecordBatch]:
     """The function applied to every batch by `tf.data`, several batches at a time, in their order."""
     import tensorflow as tf
+
     from headrace.tables import to_arrays
 
     features = job.origin.features

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from headrace import spec
 from headrace.errors import ConfigError, unknown
 from headrace.spec import Pipeline
 
@@ -55,14 +56,16 @@ def load(name: str) -> Pipeline:
     except ValidationError as error:
         from headrace.jobs import explain
 
-        mistakes = "".join(f"\n  - {line}" for line in explain(error))
-        raise ConfigError(f"pipelines/{name}.py does not describe its workload rightly ({error.title}):{mistakes}") from error
-    except Exception as error:
-        lines = [
-            frame.lineno for frame in traceback.extract_tb(error.__traceback__) if f"pipelines/{name}" in frame.filename
-        ]
+        lines = explain(error, getattr(spec, error.title, None))
         raise ConfigError(
-            f"pipelines/{name}.py can't be loaded{f', because of line {lines[-1]}' if lines else ''}.",
+            f"pipelines/{name}.py does not describe its workload rightly, in {error.title}(…):\n"
+            + "\n".join(f"  - {line}" for line in lines)
+        ) from error
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        places = [f", because of line {frame.lineno}" for frame in frames if f"pipelines/{name}" in frame.filename]
+        raise ConfigError(
+            f"pipelines/{name}.py can't be loaded{places[-1] if places else ''}.",
             received=f"{type(error).__name__}: {error}",
         ) from error
     pipeline = getattr(module, "PIPELINE", None)

@@ -21,9 +21,7 @@ if TYPE_CHECKING:
 # ------------------------------------------------------------------------------------------------- batches
 
 
-def checked(
-    batches: Iterable[pa.RecordBatch], features: Mapping[str, Feature], where: str
-) -> Iterator[pa.RecordBatch]:
+def checked(batches: Iterable[pa.RecordBatch], features: Mapping[str, Feature], where: str) -> Iterator[pa.RecordBatch]:
     """The same batches, each held against the declared features; columns in the declared order, empty batches left out.
 
     Args:
@@ -224,7 +222,8 @@ def anomalies(statistics: Statistics, schema: schema_pb2.Schema) -> list[Anomaly
             outside = outside_range(seen.distributions[position], low, high)
             if outside:
                 share = outside / seen.distributions[position].total
-                text = f"{share:.1%} of the values are outside {low:g} to {high:g}: they reach from {minimum:g} to {maximum:g}"
+                reach = f"they reach from {minimum:g} to {maximum:g}"
+                text = f"{share:.1%} of the values are outside {low:g} to {high:g}: {reach}"
                 found.append(Anomaly("warning", entry.name, label, text))
             if minimum == maximum and low < high:
                 found.append(Anomaly("warning", entry.name, label, f"every value is {minimum:g}"))
@@ -232,7 +231,7 @@ def anomalies(statistics: Statistics, schema: schema_pb2.Schema) -> list[Anomaly
 
 
 def outside_range(distribution: Distribution, low: float, high: float) -> int:
-    """How many values are below `low` or above `high`; exact if both are edges of the distribution, or are not passed."""
+    """How many values are below `low` or above `high`; exact if both are edges of the distribution, or not passed."""
     return distribution.total - distribution.up_to(high) + distribution.up_to(float(np.nextafter(low, -np.inf)))
 
 

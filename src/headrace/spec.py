@@ -31,7 +31,7 @@ Twin = Callable[[Path, int], None]
 class Spec(BaseModel):
     """Base of every spec: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class Column(Spec):

@@ -63,7 +63,7 @@ class Distribution:
         return float(self.edges[np.searchsorted(np.cumsum(self.counts), max(rank, 1))])
 
     def up_to(self, value: float) -> int:
-        """How many values do not exceed this one; exact where it is an edge, otherwise rounded down to the next edge."""
+        """How many values do not exceed this one; exact where it is an edge, else rounded down to the next."""
         return int(self.counts[: np.searchsorted(self.edges, value, side="right")].sum())
 
 
@@ -397,7 +397,8 @@ class _Numbers:
             missing=shaped(self._missing),
             zeros=shaped(self._zeros),
             mean=shaped(self._mean),
-            std=shaped(np.sqrt(self._squares / np.maximum(self._count, 1))),
+            # A column that never changes has a deviation of 0, not of what rounding left of it.
+            std=shaped(np.where(self._minimum < self._maximum, np.sqrt(self._squares / np.maximum(self._count, 1)), 0)),
             minimum=shaped(self._minimum),
             maximum=shaped(self._maximum),
             distributions=tuple(
@@ -469,8 +470,8 @@ def position_names(name: str, feature: Feature) -> tuple[str, ...]:
 class Summary:
     """What is known so far of a split. Parts that were summarised apart merge into what the whole would have given.
 
-    Counts, extremes and distributions are equal whatever the parts; means and standard deviations to rounding. It can be
-    pickled, so that parts can be summarised elsewhere.
+    Counts, extremes and distributions are equal whatever the parts; means and standard deviations to rounding. It can
+    be pickled, so that parts can be summarised elsewhere.
 
     Args:
         features: The features to summarise; other columns of a batch are passed over.

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -62,9 +62,6 @@ class Thing:
 
 def sized():
     return Thing.size
-
-
-read_lambda = lambda raw: raw
 '''
 
 
@@ -151,10 +148,7 @@ class TestFunctionCode:
         assert "headrace.running" in found
 
     def test_takes_the_whole_file_where_the_function_has_no_name(self, code: Any) -> None:
-        path = Path(code("read") and function_code.__code__.co_filename)
-        assert list(function_code(eval(compile("lambda: 0", str(path), "eval")))) == [
-            f"{path.parent.name}/{path.name}"
-        ]
+        assert list(code("nameless")) == ["pipelines/workload.py"]
 
     def test_does_not_depend_on_where_the_project_lies(self, code: Any, tmp_path: Path) -> None:
         here = code("read")
@@ -189,11 +183,9 @@ def test_leaves_are_values_with_the_way_to_them() -> None:
     assert list(leaves({"a": {"b": 1, "c": [2, 3]}, "d": {}})) == [(("a", "b"), 1), (("a", "c"), [2, 3]), (("d",), {})]
 
 
-def test_versions_are_read_without_importing() -> None:
-    import sys
-
-    assert versions("click").keys() == {"click"}
-    assert isinstance(sys.modules["headrace"], ModuleType)
+def test_versions_are_read_without_importing_the_packages() -> None:
+    assert versions("trove-classifiers")["trove-classifiers"]
+    assert "trove_classifiers" not in sys.modules
 
 
 class TestChanges:

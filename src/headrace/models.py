@@ -1,0 +1,49 @@
+"""A trained model, loaded and asked by the names of features."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from headrace.artifacts import Artifact, only
+from headrace.errors import StageFailed
+
+if TYPE_CHECKING:
+    import keras
+
+
+def load(model: Artifact) -> keras.Model:
+    """The model that `train` has saved, not compiled.
+
+    Raises:
+        StageFailed: Keras can't build it again from its file.
+    """
+    import keras
+
+    path = only(model, "model.keras")
+    try:
+        return keras.saving.load_model(path, compile=False)
+    except (TypeError, ValueError) as error:
+        raise StageFailed(
+            f"Keras can't load the trained model {path}.",
+            received=str(error).splitlines()[0],
+            remedy="decorate layers of your own with @keras.saving.register_keras_serializable() in the workload's file",
+        ) from error
+
+
+def answer(model: keras.Model, inputs: Mapping[str, Any], targets: Sequence[str]) -> dict[str, Any]:
+    """What the model answers when it serves: nothing that acts in training only is active.
+
+    Args:
+        model: A model as a workload's `model` function gives it.
+        inputs: Name of an input feature → tensor or array (examples, *shape), as records hold it.
+        targets: Names of the targets, in the order of the model's outputs.
+
+    Returns:
+        Name of a target → tensor (examples, *shape).
+    """
+    # As in training: the tensor itself where there is only one.
+    outputs = model(inputs if len(inputs) > 1 else next(iter(inputs.values())), training=False)
+    if isinstance(outputs, Mapping):
+        return {name: outputs[name] for name in targets}
+    return dict(zip(targets, outputs if isinstance(outputs, list | tuple) else [outputs], strict=True))

@@ -1,0 +1,225 @@
+"""What all tasks share: names, retries, how a skip, a failure and progress show, and the core's log lines in the UI.
+
+Prefect's cache stays out of it (`NO_CACHE`): its keys see neither the bytes of a file nor the source of the core. The
+core finds out by itself that a stage has nothing to do, and the task run then ends in a state called *Cached*.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import task
+from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging.handlers import APILogHandler
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+
+from headrace.artifacts import Artifact
+from headrace.chain import Call
+from headrace.console import Advance, lines, shown_by
+from headrace.errors import EXIT_VERDICT, HeadraceError, Unavailable
+from headrace.jobs import Job
+from headrace.running import Summary
+from tasks import server
+
+if TYPE_CHECKING:
+    from uuid import UUID
+
+    from prefect.client.schemas.objects import State
+
+log = logging.getLogger("headrace.tasks")
+
+MINUTE, HOUR = 60, 3600
+PROGRESS_SECONDS = 3.0
+"""Progress is sent at most so often, and not at all for work that is shorter."""
+
+Show = Callable[[Job, Artifact], None]
+"""Make the Prefect artifacts that tell a person what a stage has made."""
+
+
+def as_task(
+    stage: Call,
+    *,
+    shows: Show,
+    timeout: float,
+    retry_delays: Sequence[float] = (),
+    about: Callable[[Job], str] | None = None,
+) -> Call:
+    """Make a Prefect task of a stage.
+
+    Args:
+        stage: A stage of the core.
+        shows: Called with the job and what the stage made or found, so that every run's page shows it.
+        timeout: Seconds after which an attempt is given up.
+        retry_delays: Seconds to wait before each further attempt, if the failure may pass by itself.
+        about: A word on the job to be added to the name of the task run.
+
+    Returns:
+        Something to call as the stage is called; it raises what the stage raises.
+    """
+    name = stage.__name__.replace("_", "-")
+
+    def carry_out(job: Job, *inputs: Any, **named: Any) -> State[Artifact]:
+        with shown_by(meter):
+            made = stage(job, *inputs, **named)
+        with optional(f"what {name} has made"):
+            shows(job, made)
+        return Completed(name="Cached" if made.state == "skipped" else None, message=made.reason, data=made)
+
+    def run_name(parameters: dict[str, Any]) -> str:
+        named = parameters["named"]
+        if named.get("fold") is not None:
+            return f"{name} · fold {named['fold']} of {named['folds']}"
+        return f"{name} · {about(parameters['job'])}" if about else name
+
+    # Prefect tells tasks apart by the name of their function.
+    carry_out.__name__ = carry_out.__qualname__ = stage.__name__
+    carry_out.__doc__ = stage.__doc__
+    run = task(
+        carry_out,
+        name=name,
+        task_run_name=run_name,
+        tags={"headrace", name},
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        timeout_seconds=timeout,
+        retries=len(retry_delays),
+        retry_delay_seconds=list(retry_delays),
+        retry_condition_fn=may_pass,
+    )
+
+    def call(job: Job, *inputs: Any, **named: Any) -> Artifact:
+        hear_the_core()
+        if flow_run.id:
+            server.hold(flow_run.id)
+        state = run(job, *inputs, return_state=True, **named)
+        _counted.get([]).append(state.state_details.task_run_id)
+        return state.result()
+
+    call.__name__ = stage.__name__
+    call.__doc__ = stage.__doc__
+    return call
+
+
+def may_pass(_task: object, _run: object, state: State[Any]) -> bool:
+    """Whether a failure may pass by itself: what can't be reached now can be later, a wrong checksum stays wrong."""
+    return isinstance(state.data, Unavailable)
+
+
+# --------------------------------------------------------------------------------------------- flow runs
+
+
+class Rejected(HeadraceError):
+    """Everything ran, and the verdict is *fail*."""
+
+    exit_code = EXIT_VERDICT
+    summary: Summary
+
+
+def concluded(summary: Summary) -> State[Any]:
+    """The state in which a flow run ends: *Completed*, or *Rejected* (a failure) with the reasons of the verdict."""
+    verdict = summary["verdict"]
+    if verdict != "fail":
+        metrics = ", ".join(f"{name} {value:.4g}" for name, value in summary["metrics"].items())
+        return Completed(message=f"verdict: {verdict} ({metrics})", data=summary)
+    reasons = "; ".join(f"{gate['gate']}: {gate['reason']}" for gate in summary["gates"] if gate["passed"] is False)
+    rejected = Rejected(f"The verdict is fail: {reasons}")
+    rejected.summary = summary
+    return Failed(name="Rejected", message=rejected.problem, data=rejected)
+
+
+def flow_run_name() -> str:
+    """The name of a flow run: the job in a few words, as the command line and the report name it."""
+    return Job.model_construct(workload=flow_run.flow_name, **flow_run.parameters).title
+
+
+_counted: ContextVar[list[UUID]] = ContextVar("counted")
+
+
+@contextlib.contextmanager
+def counted() -> Iterator[list[UUID]]:
+    """Collect the ids of all task runs that are made in this context."""
+    made: list[UUID] = []
+    token = _counted.set(made)
+    try:
+        yield made
+    finally:
+        _counted.reset(token)
+
+
+# --------------------------------------------------------------------------------------------- what shows
+
+
+@contextlib.contextmanager
+def optional(what: str) -> Iterator[None]:
+    """Go on without it if something can't be shown: no picture is worth a run."""
+    try:
+        yield
+    except Exception as error:
+        log.warning("%s can't be shown: %s: %s", what, type(error).__name__, error)
+
+
+@contextlib.contextmanager
+def meter(title: str, total: float) -> Iterator[Advance]:
+    """Show progress as log lines and, if it takes a while, as a bar on the page of the run (`console.Meter`)."""
+    bar: UUID | None = None
+    last = time.monotonic()
+
+    def show(percent: float, words: str) -> None:
+        nonlocal bar
+        with optional(f"the progress of {title}"):
+            if bar is None:
+                bar = create_progress_artifact(percent, description=f"{title} {words}")
+            else:
+                update_progress_artifact(bar, percent, description=f"{title} {words}")
+
+    with lines(title, total) as say:
+
+        def advance(done: float, words: str) -> None:
+            nonlocal last
+            say(done, words)
+            if time.monotonic() - last >= PROGRESS_SECONDS:
+                last = time.monotonic()
+                show(min(100.0, 100 * done / total) if total else 0.0, words)
+
+        yield advance
+    if bar is not None:
+        show(100.0, "done")
+
+
+@cache
+def hear_the_core() -> None:
+    """Send what the core reports to the logs of the run, in whatever way the run was started.
+
+    Prefect's own setting for this (`PREFECT_LOGGING_EXTRA_LOGGERS`) must be in the environment before Prefect is
+    imported, leaves the level at WARNING, and complains about each line that is logged outside of a run.
+    """
+    logger = logging.getLogger("headrace")
+    handler = APILogHandler()
+    handler.addFilter(lambda record: bool(FlowRunContext.get() or TaskRunContext.get()))
+    logger.addHandler(handler)
+    if logger.level == logging.NOTSET:
+        logger.setLevel(logging.INFO)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Drop the traceback with which Prefect announces an error that explains itself and is told with the state."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HeadraceError))
+
+
+for _logger in ("prefect.flow_runs", "prefect.task_runs"):
+    logging.getLogger(_logger).addFilter(_is_news)
+
+
+def source_of(job: Job) -> str:
+    """The source of the job in a word."""
+    return Path(job.source).name
