@@ -16,7 +16,7 @@ def folds(job: Job, chosen: Artifact) -> None:
     curves = {f"fold {fold['fold']}": fold["curve"] for fold in facts["folds"]}
     text = (
         f"### {metric}: {facts['mean']:.4g} on average after the last epoch\n\n"
-        + showing.rows([{key: fold[key] for key in ("fold", "last", "best")} for fold in facts["folds"]])
+        + showing.grid([{key: fold[key] for key in ("fold", "last", "best")} for fold in facts["folds"]])
         + f"\n\nThe smoothed mean is best in epoch {best}.\n\n"
         + showing.chart(curves, title=f"{metric} in each epoch", bold={"mean": facts["curve"]}, mark=best)
     )

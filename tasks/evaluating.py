@@ -31,9 +31,9 @@ def metrics(job: Job, evaluation: Artifact) -> None:
         }
         for promise in facts["promises"]
     ]
-    text = f"### {facts['examples']:,} examples of the {facts['split']} split\n\n{showing.rows(measured)}"
+    text = f"### {facts['examples']:,} examples of the {facts['split']} split\n\n{showing.grid(measured)}"
     if promised:
-        text += f"\n\n### Promises\n\n{showing.rows(promised)}"
+        text += f"\n\n### Promises\n\n{showing.grid(promised)}"
     showing.markdown(job, "evaluation", text, "How good the model is on examples that it has never seen")
 
 

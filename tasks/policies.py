@@ -22,11 +22,12 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from prefect.utilities.annotations import opaque
 
 from headrace.artifacts import Artifact
 from headrace.chain import Call
 from headrace.console import Advance, lines, shown_by
-from headrace.errors import EXIT_VERDICT, HeadraceError, Unavailable
+from headrace.errors import EXIT_VERDICT, HeadraceError, StageFailed, Unavailable
 from headrace.jobs import Job
 from headrace.running import Summary
 from tasks import server
@@ -101,13 +102,32 @@ def as_task(
         hear_the_core()
         if flow_run.id:
             server.hold(flow_run.id)
-        state = run(job, *inputs, return_state=True, **named)
+        state = run(
+            opaque(job),
+            *map(untouched, inputs),
+            return_state=True,
+            **{key: untouched(value) for key, value in named.items()},
+        )
         _counted.get([]).append(state.state_details.task_run_id)
-        return state.result()
+        outcome = state.result(raise_on_failure=False)
+        if isinstance(outcome, TimeoutError):
+            raise StageFailed(f"{state.name}: {name} has taken longer than {timeout:,.0f} s.") from outcome
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
 
     call.__name__ = stage.__name__
     call.__doc__ = stage.__doc__
     return call
+
+
+def untouched(value: Any) -> Any:
+    """Keep Prefect from walking through an argument.
+
+    It tells what a task run depends on by the identity of every part of its arguments: equal strings within two
+    artifacts would draw an arrow where there is none.
+    """
+    return [untouched(item) for item in value] if isinstance(value, list | tuple) else opaque(value)
 
 
 def may_pass(_task: object, _run: object, state: State[Any]) -> bool:
@@ -125,7 +145,7 @@ class Rejected(HeadraceError):
     summary: Summary
 
 
-def concluded(summary: Summary) -> State[Any]:
+def concluded(summary: Summary) -> Any:
     """The state in which a flow run ends: *Completed*, or *Rejected* (a failure) with the reasons of the verdict."""
     verdict = summary["verdict"]
     if verdict != "fail":
@@ -178,9 +198,9 @@ def meter(title: str, total: float) -> Iterator[Advance]:
         nonlocal bar
         with optional(f"the progress of {title}"):
             if bar is None:
-                bar = create_progress_artifact(percent, description=f"{title} {words}")
+                bar = create_progress_artifact(percent, description=f"{title}: {words}")
             else:
-                update_progress_artifact(bar, percent, description=f"{title} {words}")
+                update_progress_artifact(bar, percent, description=f"{title}: {words}")
 
     with lines(title, total) as say:
 

@@ -17,7 +17,7 @@ def verdict(job: Job, publication: Artifact) -> None:
     gates = [{"gate": g["gate"], "result": WORDS[g["passed"]], "because": g["reason"]} for g in facts["gates"]]
     version = f"Version {facts['version']} of {facts['line']}" if facts["version"] else "Nothing published"
     blessed = ", blessed" if facts["blessed"] else ""
-    text = f"## Verdict: {facts['verdict']}\n\n{showing.rows(gates)}\n\n{version}{blessed}: {facts['reason']}"
+    text = f"## Verdict: {facts['verdict']}\n\n{showing.grid(gates)}\n\n{version}{blessed}: {facts['reason']}"
     showing.markdown(job, "verdict", text, "Whether the model may go to production, and why")
 
 

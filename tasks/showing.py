@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import io
+import math
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -34,12 +36,18 @@ def table(job: Job, name: str, rows: Sequence[Row], description: str) -> None:
 
 def markdown(job: Job, name: str, text: str, description: str) -> None:
     """Show text with tables and charts; what goes beyond the limit is left out, whole paragraphs at a time."""
-    while len(text.encode()) > LIMIT:
-        text = text.rpartition("\n\n")[0].removesuffix("\n\n…") + "\n\n…"
-    create_markdown_artifact(text, key=key(job, name), description=description)
+    kept: list[str] = []
+    size = 0
+    for paragraph in text.split("\n\n"):
+        size += len(paragraph.encode()) + 2
+        if size > LIMIT:
+            kept.append("…")
+            break
+        kept.append(paragraph)
+    create_markdown_artifact("\n\n".join(kept), key=key(job, name), description=description)
 
 
-def rows(values: Sequence[Row]) -> str:
+def grid(values: Sequence[Row]) -> str:
     """A table in markdown."""
     columns = list(dict.fromkeys(column for row in values for column in row))
     cells = [columns, ["---"] * len(columns), *([number(row.get(column)) for column in columns] for row in values)]
@@ -50,9 +58,12 @@ def number(value: Any) -> str:
     """A value for people: four digits of a fraction, thousands set apart, nothing for None."""
     if value is None:
         return ""
-    if isinstance(value, bool | str):
-        return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
-    return f"{value:,}" if int(value) == value and abs(value) < 1e15 else f"{value:.4g}"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if not isinstance(value, numbers.Real):
+        return str(value)
+    whole = math.isfinite(value) and float(value).is_integer() and abs(value) < 1e15
+    return f"{int(value):,}" if whole else f"{value:.4g}"
 
 
 def chart(

@@ -21,7 +21,7 @@ def curve(job: Job, model: Artifact) -> None:
         for name, values in metrics.items()
         if not name.startswith("val_")
     ]
-    last = showing.rows([{"metric": name, "after the last epoch": values[-1]} for name, values in metrics.items()])
+    last = showing.grid([{"metric": name, "after the last epoch": values[-1]} for name, values in metrics.items()])
     stopped = f", ended by {history['stopped']}" if history["stopped"] else ""
     _, _, fold = model.node.partition("/")
     text = f"### {fold or 'Final fit'}: {history['epochs']} epochs{stopped}\n\n{last}\n\n" + "\n\n".join(charts)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import importlib.util
 import json
 import logging
 import os
@@ -22,8 +23,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from headrace import __version__, projects
-from headrace.artifacts import home, read_json, system_errors
-from headrace.errors import EXIT_FAULT, EXIT_INTERRUPTED, EXIT_OK, ConfigError, HeadraceError, SystemTrouble, unknown
+from headrace.artifacts import Artifact, home, read_json, system_errors
+from headrace.errors import (
+    EXIT_FAULT,
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_VERDICT,
+    ConfigError,
+    HeadraceError,
+    SystemTrouble,
+    unknown,
+)
 from headrace.fingerprints import leaves
 from headrace.jobs import Job, parse_override, read_config, resolve
 
@@ -50,20 +60,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with _logging():
         try:
             return int(cli.main(words, prog_name="headrace", standalone_mode=False) or EXIT_OK)
+        except click.exceptions.NoArgsIsHelpError as error:
+            click.echo(error.format_message())
+            return error.exit_code
         except click.Abort:
             return _fail(words, "interrupted; the same command goes on where this one stopped", EXIT_INTERRUPTED)
         except click.ClickException as error:
-            usage = f"\n  to go on: `{error.ctx.command_path} --help`" if getattr(error, "ctx", None) else ""
+            context = error.ctx if isinstance(error, click.UsageError) else None
+            usage = f"\n  to go on: `{context.command_path} --help`" if context else ""
             return _fail(words, f"error: {error.format_message()}{usage}", error.exit_code)
         except HeadraceError as error:
             if os.environ.get("HEADRACE_DEBUG"):
                 traceback.print_exc()
             notes = "".join(f"\n  ({note})" for note in getattr(error, "__notes__", ()))
             return _fail(words, f"error: {error}{notes}", error.exit_code)
-        except BrokenPipeError:
-            # The reader (`| head`) has seen enough. Python would complain when it flushes the pipe at the end.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return EXIT_OK
         except Exception as error:
             return _fail(words, f"error: {_unexpected(error)}", EXIT_FAULT)
 
@@ -214,7 +224,7 @@ def show_json(value: Any) -> None:
 
 
 def _number(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    return "undefined" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 # ------------------------------------------------------------------------------------------------- the group
@@ -222,6 +232,15 @@ def _number(value: object) -> str:
 
 class Commands(click.Group):
     """A group whose unknown commands are answered with the nearest names."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Carry out a command; a reader that has seen enough (`| head`) is no failure, as it would be to click."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            # Python would complain when it flushes the pipe at the end.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return EXIT_OK
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -290,7 +309,7 @@ def list_workloads(markdown: bool) -> int:
 @cli.command()
 @click.argument("workload")
 def show(workload: str) -> None:
-    """Show a workload: its sources, variants with all settings, promises."""
+    """Show a workload's sources, settings, promises."""
     pipeline = projects.load(workload)
     click.echo(f"{pipeline.name}: {pipeline.title}\n{pipeline.book} · {pipeline.task}\nExpect: {pipeline.expect}\n")
     for name, source in pipeline.sources.items():
@@ -315,10 +334,7 @@ def show(workload: str) -> None:
     columns = ("setting", *pipeline.variants, "smoke")
     show_table(
         columns,
-        [
-            (path, *(values.get(path) for values in settings.values()), pipeline.smoke.get(path))
-            for path in paths
-        ],
+        [(path, *(values.get(path) for values in settings.values()), pipeline.smoke.get(path)) for path in paths],
         right=columns[1:],
     )
     promises = [
@@ -433,7 +449,10 @@ def _all_of(mistakes: list[ConfigError]) -> ConfigError:
 @cli.command()
 @request_options
 def plan(workload: str, engine: str, as_json: bool, **options: Any) -> None:
-    """Tell what `run` would do with the same options: each stage, run or skipped, and why."""
+    """Tell what `run` would do, and why.
+
+    Takes the same options as `run`, and changes nothing.
+    """
     from headrace.chain import Stages, standard
 
     job = request(workload, **options).job
@@ -458,7 +477,9 @@ def plan(workload: str, engine: str, as_json: bool, **options: Any) -> None:
 @cli.command()
 @request_options
 def run(workload: str, engine: str, as_json: bool, **options: Any) -> int:
-    """Run a workload from download to report; what is already made is skipped.
+    """Run a workload from download to report.
+
+    What is already made is skipped.
 
     \b
     headrace run house_prices
@@ -495,14 +516,12 @@ def show_summary(summary: dict[str, Any]) -> None:
     evaluation = read_json(Path(summary["artifacts"]["evaluate"]) / "evaluation.json") or {}
     intervals = evaluation.get("intervals", {})
     metrics = [
-        (name, _number(value), " to ".join(_number(bound) for bound in intervals.get(name, ())))
+        (name, _number(value), " to ".join(_number(bound) for bound in intervals.get(name) or ()))
         for name, value in summary["metrics"].items()
     ]
     show_table(("metric", "test", "interval"), metrics, right=("test",))
     words = {True: "passed", False: "FAILED", None: "not judged"}
-    show_table(
-        ("gate", "result", "because"), [(g["gate"], words[g["passed"]], g["reason"]) for g in summary["gates"]]
-    )
+    show_table(("gate", "result", "because"), [(g["gate"], words[g["passed"]], g["reason"]) for g in summary["gates"]])
     version = f"version {summary['version']}" if summary["version"] else "nothing published"
     click.echo(f"verdict: {summary['verdict']} · {version} · {summary['seconds']:.1f} s\nreport: {summary['report']}")
 
@@ -515,15 +534,12 @@ def _application(name: str) -> ModuleType:
     """
     if str(projects.root()) not in sys.path:
         sys.path.insert(0, str(projects.root()))
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] != "prefect":
-            raise
+    if not importlib.util.find_spec("prefect"):
         raise SystemTrouble(
             "Prefect is not installed here.",
             remedy='`make setup` in a checkout, `pip install "headrace[prefect]"` elsewhere; or use --engine local',
-        ) from error
+        )
+    return importlib.import_module(name)
 
 
 # ------------------------------------------------------------------------------------------ after the run
@@ -533,28 +549,97 @@ def _application(name: str) -> ModuleType:
 @click.argument("workload", required=False)
 @click.option("--open", "in_browser", is_flag=True, help="Open it in a browser.")
 def report(workload: str | None, in_browser: bool) -> None:
-    """Print the path of the newest run's report, of one workload or of all."""
+    """Print the path of the newest run's report."""
+    record = newest(workload, lambda record: Path(record["report"]).is_file())
+    click.echo(record["report"])
+    if in_browser:
+        click.launch(Path(record["report"]).as_uri())
+
+
+def newest(workload: str | None, fits: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+    """The record of the newest completed run that fits, of one workload or of all.
+
+    Raises:
+        ConfigError: There is no such workload, or no such run.
+    """
     if workload and workload not in projects.names():
         raise unknown("workload", workload, projects.names())
-    records = sorted((home() / "runs").glob(f"{workload or '*'}/*/run.json"), key=lambda path: path.parent.name)
-    for path in reversed(records):
-        found = (read_json(path) or {}).get("report")
-        if found and Path(found).is_file():
-            click.echo(found)
-            if in_browser:
-                click.launch(Path(found).as_uri())
-            return
+    paths = sorted((home() / "runs").glob(f"{workload or '*'}/*/run.json"), key=lambda path: path.parent.name)
+    for path in reversed(paths):
+        record = read_json(path)
+        if record and record["state"] == "completed" and fits(record):
+            return dict(record)
     raise ConfigError(
-        f"There is no report{f' of {workload}' if workload else ''} yet.",
-        received=f"{len(records)} runs, none of them finished" if records else f"no run in {home()}",
+        f"There is no finished run{f' of {workload}' if workload else ''} to look at.",
+        received=f"{len(paths)} runs, none that is completed and still has its files" if paths else "no run",
         remedy=f"headrace run {workload or 'WORKLOAD'}",
     )
 
 
 @cli.command()
+@click.argument("workload")
+@click.option(
+    "--input", "path", required=True, type=click.Path(path_type=Path), help="CSV or Parquet; targets optional."
+)
+@click.option("--variant", help="Compare with the newest run of this variant; default: of any.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@verbosity
+def monitor(workload: str, path: Path, variant: str | None, as_json: bool) -> int:
+    """Look for drift in a file of new data.
+
+    It is held against the training data of the newest run; the exit code is 1 if the data have drifted.
+    """
+    record = newest(
+        workload,
+        lambda record: (
+            variant in (None, record["variant"])
+            and all(Path(record["artifacts"][node]).is_dir() for node in ("preprocess", "export"))
+        ),
+    )
+    job = Job.model_validate({name: record[name] for name in Job.model_fields})
+    records, bundle = (Artifact(Path(record["artifacts"][node]), "", node) for node in ("preprocess", "export"))
+    with quiet_libraries():
+        from headrace import monitoring
+
+        found = monitoring.check_file(job, path, records, bundle)
+    if as_json:
+        show_json({"workload": workload, "run": record["run"], "input": str(path), **found})
+    else:
+        show_drift(found, f"{path} beside the training data of run {record['run']}")
+        click.echo(monitoring.in_words(found))
+    return EXIT_VERDICT if found["drifted"] else EXIT_OK
+
+
+def show_drift(found: dict[str, Any], title: str) -> None:
+    """How far each column has moved, for people."""
+    click.echo(title)
+    rows = [
+        (
+            c["column"],
+            "DRIFTED" if c["drifted"] else "",
+            _number(c["distance"]),
+            _number(c["threshold"]),
+            f"{_number(c['reference']['mean'])} ± {_number(c['reference']['std'])}",
+            f"{_number(c['current']['mean'])} ± {_number(c['current']['std'])}",
+        )
+        for c in found["columns"]
+    ]
+    columns = ("column", "", "distance", "threshold", "trained on", "now")
+    show_table(columns, rows, right=columns[2:])
+    for anomaly in found["anomalies"]:
+        click.echo(f"{anomaly['severity']}: {anomaly['text']}")
+    if found["metric"]:
+        metric = found["metric"]
+        click.echo(f"{metric['metric']} {_number(metric['value'])} on {metric['rows']} rows with targets")
+
+
+@cli.command()
 @click.argument("name")
 def new(name: str) -> None:
-    """Start a workload: write its file, its flow and its deployment, complete and ready to run."""
+    """Write a new workload, complete and ready to run.
+
+    Writes pipelines/NAME.py, which is yours to change, flows/NAME.py, and a deployment in prefect.yaml.
+    """
     from headrace import scaffolding
 
     for path in scaffolding.scaffold(name, projects.root()):
@@ -565,7 +650,10 @@ def new(name: str) -> None:
 @cli.command()
 @click.option("--fix", is_flag=True, help="Mend what can be mended without losing anything.")
 def doctor(fix: bool) -> int:
-    """Check the environment, the home and the registry, and say how to mend what is wrong."""
+    """Look for what is wrong, and say how to mend it.
+
+    Checks the environment, the home, the artifacts and the registry.
+    """
     from headrace import doctoring
 
     findings = doctoring.examine(fix=fix)
@@ -575,6 +663,89 @@ def doctor(fix: bool) -> int:
         [(f.check, words[f.state], f.found, f.remedy) for f in findings],
     )
     return SystemTrouble.exit_code if any(f.state == "trouble" for f in findings) else EXIT_OK
+
+
+# ------------------------------------------------------------------------------------- registry, platform
+
+
+@cli.group(cls=Commands)
+def registry() -> None:
+    """Look at published versions, or go back."""
+
+
+@registry.command("list")
+def list_lines() -> None:
+    """List the lines with their versions."""
+    from headrace import registry as published
+
+    rows = [
+        (line, published.blessed(line) or "none", ", ".join(map(str, reversed(published.versions(line)))))
+        for line in published.lines()
+    ]
+    if rows:
+        show_table(("line", "blessed", "versions"), rows)
+    else:
+        click.echo("nothing is published yet")
+
+
+@registry.command("show")
+@click.argument("line")
+@click.argument("version", type=int, required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, with evaluation, lineage and parity.")
+def show_version(line: str, version: int | None, as_json: bool) -> None:
+    """Show a version of a line; without a number the blessed one, or else the newest."""
+    from headrace import registry as published
+
+    found = published.show(line, version)
+    if as_json:
+        show_json(found)
+        return
+    standing = [name for name in ("blessed", "previous") if found[name]]
+    click.echo(f"{line} version {found['version']}{f' ({standing[0]})' if standing else ''}")
+    for name in ("made", "path", "bundle"):
+        click.echo(f"  {name}: {found.get(name)}")
+    for name, value in (found.get("evaluation") or {}).get("metrics", {}).items():
+        click.echo(f"  {name}: {_number(value)}")
+
+
+@registry.command()
+@click.argument("line")
+def rollback(line: str) -> None:
+    """Serve the version that was blessed before; a second rollback takes the first one back."""
+    from headrace import registry as published
+
+    before, now = published.rollback(line)
+    click.echo(f"{line}: version {now} is blessed again, in place of {before}")
+
+
+@cli.group(cls=Commands)
+def platform() -> None:
+    """Start, stop or look at the Prefect server.
+
+    It is the project's own, keeps the runs of `--engine prefect`, and runs the deployments.
+    """
+
+
+@platform.command()
+def up() -> None:
+    """Serve everything until Ctrl-C: server, work pool, all deployments, and a worker."""
+    _application("tasks.server").up()
+
+
+@platform.command()
+def down() -> None:
+    """Stop the server; what it has recorded is kept."""
+    click.echo("stopped" if _application("tasks.server").down() else "there was nothing to stop")
+
+
+@platform.command()
+def status() -> None:
+    """Tell whether the server runs, and where."""
+    found = _application("tasks.server").status()
+    click.echo(f"running at {found['ui']}" if found["runs"] else "not running")
+    for name in ("pid", "log"):
+        if found[name]:
+            click.echo(f"  {name}: {found[name]}")
 
 
 if __name__ == "__main__":

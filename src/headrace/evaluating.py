@@ -57,15 +57,15 @@ def evaluate(
     import numpy as np
 
     from headrace.inputs import arrays, read_info
-    from headrace.metrics import TASKS, intervals, numbers, short, spread, title
+    from headrace.metrics import TASKS, intervals, numbers, rows, short, spread, title
 
     task = TASKS[job.pipeline.task]
     info = read_info(records.path)
     target = _only_target(info)
     test = arrays(records.path, "test")
     predicted = _predictions(job, model, info, test, target)
-    learned_from = _rows(arrays(records.path, "train")[target])
-    truth, answers = _rows(test[target]), _rows(predicted)
+    learned_from = rows(arrays(records.path, "train")[target])
+    truth, answers = rows(test[target]), rows(predicted)
 
     metrics = numbers(task.measure(truth, answers))
     bounds = intervals(task.measure, truth, answers)
@@ -104,11 +104,6 @@ def _only_target(info: Info) -> str:
             f"{info.workload} can't be evaluated.", expected="one target", received=f"{len(names)}: {', '.join(names)}"
         )
     return names[0]
-
-
-def _rows(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """As float64 of shape (examples, size), whatever the shape of the target."""
-    return values.reshape(len(values), -1).astype("float64")
 
 
 def _predictions(

@@ -30,10 +30,19 @@ class Task:
     larger_is_better: frozenset[str]
     baselines: Mapping[str, Callable[[Array], Array]]
     """Name → function from the training targets (examples, size) to the one answer (size,) that it always gives."""
+    errors: Callable[[Array, Array], Array]
+    """Truth and prediction (examples, …) → how wrong each answer is (examples,), by which two models are compared."""
+    error_name: str
+    """What the mean of these errors is called."""
 
     def gain(self, metric: str, ours: Array, theirs: Array) -> Array:
         """By how much our values of a metric are better than theirs."""
         return ours - theirs if metric in self.larger_is_better else theirs - ours
+
+
+def rows(values: Array) -> Array:
+    """As float64 of shape (examples, size), whatever the shape of an example."""
+    return values.reshape(len(values), -1).astype(np.float64)
 
 
 def regression(truth: Array, predicted: Array) -> dict[str, Array]:
@@ -60,6 +69,8 @@ TASKS = {
             "mean": lambda targets: targets.mean(axis=0),
             "median": lambda targets: np.median(targets, axis=0),
         },
+        errors=lambda truth, predicted: np.abs(rows(predicted) - rows(truth)).mean(axis=1),
+        error_name="mean absolute error",
     ),
 }
 """Task of a pipeline → how it is measured."""

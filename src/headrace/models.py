@@ -26,8 +26,8 @@ def load(model: Artifact) -> keras.Model:
     except (TypeError, ValueError) as error:
         raise StageFailed(
             f"Keras can't load the trained model {path}.",
-            received=str(error).splitlines()[0],
-            remedy="decorate layers of your own with @keras.saving.register_keras_serializable() in the workload's file",
+            received=str(error).partition("\n")[0],
+            remedy="decorate your own layers with @keras.saving.register_keras_serializable() in the workload's file",
         ) from error
 
 

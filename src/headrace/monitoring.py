@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 DRAWS = 2_000
 """Pairs of samples from which a threshold is learned."""
-RARE_DRAWS = 100_000
+RARE_DRAWS = 20_000
 """Samples from which the count of values out of range is learned: it is whole numbers, so its tail can't be fitted."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,14 +39,12 @@ def write(folder: Path, split: str, batches: Iterable[pa.RecordBatch], shard_byt
         The files and the number of examples; no file if there is no example.
     """
     import tensorflow as tf
-    from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-    encoder = RecordBatchToExamplesEncoder()
     unnamed: list[Path] = []
     examples, room = 0, 0
     with contextlib.ExitStack() as current:
         for batch in batches:
-            for example in encoder.encode(_as_lists(batch)):
+            for example in encoded(batch):
                 if room <= 0:
                     current.close()
                     # How many shards there will be is known at the end only: until then a name without the total.
@@ -62,12 +60,26 @@ def write(folder: Path, split: str, batches: Iterable[pa.RecordBatch], shard_byt
     return Written(tuple(path.name for path in named), examples)
 
 
-def _as_lists(batch: pa.RecordBatch) -> pa.RecordBatch:
-    """The same batch with the list columns that the coder wants: it knows neither plain columns nor fixed sizes."""
-    lists = []
-    for column in batch.columns:
-        fixed = pa.types.is_fixed_size_list(column.type)
-        values, size = (column.flatten(), column.type.list_size) if fixed else (column, 1)
-        offsets = pa.array(range(0, (len(column) + 1) * size, size) if size else [0] * (len(column) + 1), pa.int64())
-        lists.append(pa.LargeListArray.from_arrays(offsets, values))
-    return pa.RecordBatch.from_arrays(lists, names=batch.schema.names)
+def encoded(batch: pa.RecordBatch) -> Iterator[bytes]:
+    """Each row as a serialised `tf.train.Example`, the same bytes each time.
+
+    The coder puts the features of an example in a new random order each time (protocol buffers promise none for maps),
+    so it is given one feature at a time, in the order of their names. What it makes of them is joined: by the rules of
+    the format, and to every reader of it, two messages in a row are one message with the fields of both.
+    """
+    from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
+
+    encoder = RecordBatchToExamplesEncoder()
+    names = sorted(batch.schema.names)
+    columns = [encoder.encode(pa.RecordBatch.from_arrays([_as_lists(batch.column(name))], [name])) for name in names]
+    return map(b"".join, zip(*columns, strict=True))
+
+
+def _as_lists(column: pa.Array) -> pa.LargeListArray:
+    """The same column as lists of numbers or bytes: the coder knows no plain columns, fixed sizes or strings."""
+    fixed = pa.types.is_fixed_size_list(column.type)
+    values, size = (column.flatten(), column.type.list_size) if fixed else (column, 1)
+    if pa.types.is_string(values.type) or pa.types.is_large_string(values.type):
+        values = values.cast(pa.large_binary())
+    ends = pa.array([row * size for row in range(len(column) + 1)], pa.int64())
+    return pa.LargeListArray.from_arrays(ends, values)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 import re
 import textwrap
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +21,14 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
+log = logging.getLogger(__name__)
+
 SUFFIXES = (".csv", ".parquet")
 ROWS = 8192
 """Examples in a batch: a few hundred kilobytes for a table, so that overheads and memory are both small."""
+
+_Choice = Callable[[Sequence[str]], dict[str, Feature]]
+"""The columns that a table has → those to be read, and the feature that each belongs to."""
 
 _SHOWN = 3
 """Places of each problem, and missing columns, that a message names; it counts the others."""
@@ -65,7 +72,7 @@ def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarr
             held = list(archive)
             arrays = {name: archive[name] for name in dimensions if name in held}
     except Exception as error:
-        # What a damaged archive raises has no common type: the zip reader, zlib and the header's parser each have theirs.
+        # A damaged archive has no error of its own: the zip reader, zlib and the header's parser each raise theirs.
         missing = isinstance(error, FileNotFoundError)
         raise DataError(
             f"There is no file {path}." if missing else f"{path.name} can't be read: it is truncated or damaged.",
@@ -176,13 +183,14 @@ def read_table(path: Path, features: Mapping[str, Feature], *, targets_required:
             cell is empty, or is no number where one is declared. All problems are told, with their lines.
     """
     import numpy as np
-    import pyarrow as pa
 
     trouble = _refusal(path)
     if trouble:
         raise DataError(trouble, expected=f"a file that ends in {' or '.join(SUFFIXES)}")
-    layout = _Layout(path, features, targets_required)
-    table: pa.Table = (_read_csv if path.suffix.lower() == ".csv" else _read_parquet)(layout)
+    read = _read_csv if path.suffix.lower() == ".csv" else _read_parquet
+    table = read(path, lambda header: _chosen(path, header, features, targets_required))
+    if not table.num_rows:
+        raise DataError(f"{path.name} has no rows.", expected="at least one example below the names of the columns")
     arrays: dict[str, np.ndarray] = {}
     for name, feature in features.items():
         columns = [table[column].to_numpy() for column in _columns(name, feature) if column in table.column_names]
@@ -261,73 +269,132 @@ def _columns(name: str, feature: Feature) -> list[str]:
     return [column.name for column in feature.columns] or [name]
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Which columns a table must have, and what must be in their cells."""
+def _chosen(
+    path: Path, header: Sequence[str], features: Mapping[str, Feature], targets_required: bool
+) -> dict[str, Feature]:
+    """The columns of a table that are read, and the feature that each belongs to.
 
-    path: Path
-    features: Mapping[str, Feature]
-    targets_required: bool
-
-    def among(self, header: Sequence[str]) -> dict[str, Feature]:
-        """The columns to be read and the feature of each, given those that the table has.
-
-        Raises:
-            DataError: One is missing, or is there more than once.
-        """
-        wanted: dict[str, Feature] = {}
-        for name, feature in self.features.items():
-            columns = _columns(name, feature)
-            there = self.targets_required or feature.role != "target" or not set(columns).isdisjoint(header)
-            if there:
-                wanted |= dict.fromkeys(columns, feature)
-        missing = [column for column in wanted if column not in header]
-        problems = [
-            f"there is no column `{column}`: {textwrap.shorten(nearest(column, header), 150, placeholder=' …')}"
-            for column in missing[:_SHOWN]
-        ]
-        if len(missing) > _SHOWN:
-            problems.append(f"{len(missing) - _SHOWN} more columns are missing: {', '.join(missing[_SHOWN:])}")
-        problems += [f"there are {header.count(c)} columns `{c}`" for c in wanted if header.count(c) > 1]
-        if problems:
-            hint = None
-            if len(header) == 1 and re.search(r"[;\t|]", header[0]):
-                hint = "separate the columns by commas"
-            raise _unusable(self.path, problems, f"the columns {', '.join(wanted)}", hint)
-        return wanted
+    Raises:
+        DataError: One is missing, or is there more than once.
+    """
+    wanted: dict[str, Feature] = {}
+    for name, feature in features.items():
+        columns = _columns(name, feature)
+        if targets_required or feature.role != "target" or not set(columns).isdisjoint(header):
+            wanted |= dict.fromkeys(columns, feature)
+    missing = [column for column in wanted if column not in header]
+    problems = [
+        f"there is no column `{column}`: {textwrap.shorten(nearest(column, header), 150, placeholder=' …')}"
+        for column in missing[:_SHOWN]
+    ]
+    if len(missing) > _SHOWN:
+        problems.append(f"{len(missing) - _SHOWN} more columns are missing: {', '.join(missing[_SHOWN:])}")
+    problems += [f"there are {header.count(c)} columns `{c}`" for c in wanted if header.count(c) > 1]
+    if problems:
+        one_cell = len(header) == 1 and re.search(r"[;\t|]", header[0])
+        raise _unusable(
+            path, problems, f"the columns {', '.join(wanted)}", "separate the columns by commas" if one_cell else None
+        )
+    ignored = [column for column in header if column not in wanted]
+    if ignored:
+        log.info("%s: ignored %s", path.name, textwrap.shorten(", ".join(ignored), 150, placeholder=" …"))
+    return wanted
 
 
-@dataclass
 class _Findings:
     """What is wrong in the cells of a table: the first places of each problem, and how many there are."""
 
-    unit: str
-    places: dict[tuple[str, str], list[str]] = field(default_factory=dict)
-    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    def __init__(self, unit: str, wanted: Mapping[str, Feature]) -> None:
+        self._unit = unit
+        self._wanted = wanted
+        self._counts: Counter[tuple[str, str]] = Counter()
+        self._places: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
 
-    def add(self, column: str, what: str, number: int, cell: object = "") -> None:
-        """Note a problem in a cell of the row or line with this number."""
-        key = (column, what)
-        self.counts[key] = self.counts.get(key, 0) + 1
-        if self.counts[key] <= _SHOWN:
-            shown = str(cell)[:20] + "…" * (len(str(cell)) > 20)
-            place = f"{self.unit} {number}" + (f' ("{shown}")' if shown else "")
-            self.places.setdefault(key, []).append(place)
+    def check(self, column: str, cell: str, feature: Feature, number: int) -> None:
+        """Look at a cell in the line or row of this number."""
+        what = _wrong(cell, feature)
+        if what:
+            self.add(column, what, number, cell)
 
-    def lines(self, wanted: Mapping[str, Feature]) -> list[str]:
+    def add(self, subject: str, what: str, number: int, cell: str = "") -> None:
+        """Note a problem in the line or row of this number."""
+        self._counts[subject, what] += 1
+        if self._counts[subject, what] <= _SHOWN:
+            shown = f' ("{cell[:30]}{"…" * (len(cell) > 30)}")' if cell.strip() else ""
+            self._places[subject, what].append(f"{self._unit} {number}{shown}")
+
+    def lines(self) -> list[str]:
         """The problems in words, one line for each column and kind."""
         told = []
-        for (column, what), places in self.places.items():
-            target = ", the target," if column in wanted and wanted[column].role == "target" else ""
-            more = self.counts[column, what] - len(places)
-            told.append(f"{column}{target} {what} on {', '.join(places)}" + (f" and {more:,} more" if more else ""))
+        for (subject, what), places in self._places.items():
+            target = subject in self._wanted and self._wanted[subject].role == "target"
+            more = self._counts[subject, what] - len(places)
+            told.append(
+                f"{subject}{', the target,' if target else ''} {what} on {', '.join(places)}"
+                + (f" and {more:,} more" if more else "")
+            )
         return told
+
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+_WHOLE = re.compile(r"-?\d+")
+_INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
+_NOTHING = re.compile(r"-?nan|-?1\.#(ind|qnan)|n/?a|#n/?a( n/a)?|<na>|null|none", re.IGNORECASE)
+
+
+def _wrong(cell: str, feature: Feature) -> str | None:
+    """What is wrong with a cell."""
+    text = cell if feature.dtype == "string" else cell.strip()
+    if not text:
+        return "is empty"
+    if feature.dtype == "string":
+        return None
+    if _NOTHING.fullmatch(text):
+        return "has no value"
+    if _INFINITE.fullmatch(text):
+        return "is infinite"
+    if not _NUMBER.fullmatch(text):
+        return "holds text instead of a number"
+    if feature.dtype == "float32":
+        return None if abs(float(text)) <= _LARGEST else "is too large"
+    if not _WHOLE.fullmatch(text):
+        return "is no whole number"
+    return None if -(2**63) <= int(text) < 2**63 else "is too large"
+
+
+def _sound(table: pa.Table, wanted: Mapping[str, Feature]) -> bool:
+    """Whether every cell has a value that can be stored."""
+    import pyarrow.compute as pc
+
+    for column, feature in wanted.items():
+        cells = table[column]
+        if cells.null_count:
+            return False
+        if feature.dtype == "string" and pc.any(pc.equal(pc.binary_length(cells), 0)).as_py():
+            return False
+        # Not "any greater": a NaN is neither greater nor less.
+        if feature.dtype == "float32" and pc.all(pc.less_equal(pc.abs(cells), _LARGEST), min_count=0).as_py() is False:
+            return False
+    return True
+
+
+def _arrow_type(feature: Feature) -> pa.DataType:
+    import pyarrow as pa
+
+    # Doubles first: the same text then gives the same float32 as from an archive of doubles.
+    return {"float32": pa.float64(), "int64": pa.int64(), "string": pa.string()}[feature.dtype]
 
 
 def _unusable(path: Path, problems: Sequence[str], expected: str, remedy: str | None = None) -> DataError:
     shown = [*problems[:8], *([f"and {len(problems) - 8} problems more"] if len(problems) > 8 else [])]
     lines = "\n".join(f"  - {problem}" for problem in shown)
     return DataError(f"{path.name} can't be used:\n{lines}", expected=expected, remedy=remedy or f"correct {path}")
+
+
+def _unfit(path: Path, problems: Sequence[str]) -> DataError:
+    return _unusable(
+        path, problems, "a value in every cell of the columns that are read", f"correct {path}, or leave these rows out"
+    )
 
 
 def _unreadable(path: Path, kind: str, error: object) -> DataError:
@@ -349,173 +416,98 @@ def _first_line(error: object) -> str:
 # --------------------------------------------------------------------------------------------------- CSV
 
 
-def _read_csv(layout: _Layout) -> pa.Table:
-    """The columns of a CSV file as numbers; the slow search for what is wrong with it starts only if something is."""
+def _read_csv(path: Path, choose: _Choice) -> pa.Table:
+    """The columns of a CSV file; the slow search for what is wrong with it starts only if something is."""
     import pyarrow as pa
     from pyarrow import csv as arrow
 
-    path = layout.path
     try:
         data = path.read_bytes()
-        header = _header(data)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise _unreadable(path, "CSV in UTF-8", error) from error
+        data.decode()
+        header: list[str] = next((row for row in _reader(data) if row), [])
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise _unreadable(path, "CSV", f"letters on line {line} that are not UTF-8") from error
+    except (OSError, csv.Error) as error:
+        raise _unreadable(path, "CSV", error) from error
     if not header:
         raise DataError(f"{path.name} is empty.", expected="the names of the columns in the first line")
-    wanted = layout.among(header)
+    wanted = choose(header)
     options = arrow.ConvertOptions(
         include_columns=list(wanted),
         column_types={column: _arrow_type(feature) for column, feature in wanted.items()},
     )
+    # A cell of text may hold a line break.
+    parsing = arrow.ParseOptions(newlines_in_values=True)
     try:
-        # A cell of text may hold a line break; without the option some of these lose rows without a word.
-        parsing = arrow.ParseOptions(newlines_in_values=True)
         table = arrow.read_csv(pa.BufferReader(data), parse_options=parsing, convert_options=options)
     except pa.ArrowException as error:
         problems = _csv_problems(data, header, wanted)
-        raise _cells(path, problems) if problems else _unreadable(path, "CSV", error) from error
-    # Quotes come in pairs, except as a letter within a word; an open one swallows all rows behind it.
-    if not all(_sound(table[column], feature) for column, feature in wanted.items()) or data.count(b'"') % 2:
+        raise _unfit(path, problems) if problems else _unreadable(path, "CSV", error) from error
+    # Quotes come in pairs, save within a word; one that stays open swallows the rows behind it in silence.
+    if not _sound(table, wanted) or data.count(b'"') % 2:
         problems = _csv_problems(data, header, wanted)
         if problems:
-            raise _cells(path, problems)
-    if not table.num_rows:
-        raise DataError(f"{path.name} has no rows.", expected="examples below the names of the columns")
+            raise _unfit(path, problems)
     return table
 
 
-def _arrow_type(feature: Feature) -> pa.DataType:
-    import pyarrow as pa
-
-    # Doubles first: the same text then gives the same float32 as from an archive of doubles.
-    return {"float32": pa.float64(), "int64": pa.int64(), "string": pa.string()}[feature.dtype]
-
-
-def _sound(column: pa.ChunkedArray, feature: Feature) -> bool:
-    """Whether every cell of a column has a value that can be stored."""
-    import pyarrow.compute as pc
-
-    if column.null_count:
-        return False
-    if feature.dtype == "string":
-        return not pc.any(pc.equal(pc.binary_length(column), 0)).as_py()
-    if feature.dtype == "int64":
-        return True
-    return bool(pc.all(pc.less_equal(pc.abs(column), _LARGEST)).as_py() is not False)
-
-
-def _header(data: bytes) -> list[str]:
-    """The cells of the first line that is not empty."""
-    with io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline="") as text:
-        return next((row for row in csv.reader(text) if row), [])
+def _reader(data: bytes, *, strict: bool = False) -> Any:
+    return csv.reader(io.TextIOWrapper(io.BytesIO(data), "utf-8-sig", newline=""), strict=strict)
 
 
 def _csv_problems(data: bytes, header: Sequence[str], wanted: Mapping[str, Feature]) -> list[str]:
-    """What is wrong with the cells of a CSV file, found line by line."""
-    findings = _Findings("line")
-    others: list[str] = []
-    places = [(header.index(column), column, feature) for column, feature in wanted.items()]
-    text = data.decode("utf-8-sig", "replace")
-    reader = csv.reader(io.StringIO(text, newline=""))
-    try:
-        next(row for row in reader if row)
-        for row in reader:
-            if not row:
-                continue
-            if len(row) != len(header):
-                findings.add(f"a row of {len(row)} cells", f"instead of {len(header)} stands", reader.line_num)
-                continue
-            for position, column, feature in places:
-                what = _wrong(row[position], feature)
-                if what:
-                    findings.add(column, what, reader.line_num, row[position])
-    except csv.Error as error:
-        others.append(f"line {reader.line_num}: {error}")
-    strict = csv.reader(io.StringIO(text, newline=""), strict=True)
-    line = 0
+    """What is wrong with the rows of a CSV file, found line by line."""
+    findings = _Findings("line", wanted)
+    cells = [(header.index(column), column, feature) for column, feature in wanted.items()]
+    reader, begun = _reader(data), False
+    for row in reader:
+        if row and begun and len(row) != len(header):
+            findings.add(f"a row of {len(row)} cells", f"instead of {len(header)} stands", reader.line_num)
+        elif row and begun:
+            for position, column, feature in cells:
+                findings.check(column, row[position], feature, reader.line_num)
+        begun = begun or bool(row)
+    strict, line = _reader(data, strict=True), 0
     try:
         for _ in strict:
             line = strict.line_num
     except csv.Error as error:
         if "end of data" in str(error):
-            others.append(f"a quote that is opened on line {line + 1} is never closed")
-    return others + findings.lines(wanted)
-
-
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_WHOLE = re.compile(r"-?\d+")
-_INFINITE = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
-_NOTHING = {"na", "nan", "-nan", "n/a", "#n/a", "#na", "#n/a n/a", "<na>", "null", "none", "1.#ind", "1.#qnan"}
-
-
-def _wrong(cell: str, feature: Feature) -> str | None:
-    """What is wrong with a cell of a CSV file."""
-    text = cell if feature.dtype == "string" else cell.strip()
-    if not text:
-        return "is empty"
-    if feature.dtype == "string":
-        return "is not UTF-8" if "\N{REPLACEMENT CHARACTER}" in text else None
-    if text.lower() in _NOTHING:
-        return "has no value"
-    if feature.dtype == "int64":
-        if not _WHOLE.fullmatch(text):
-            return "is no whole number"
-        return None if -(2**63) <= int(text) < 2**63 else "is too large"
-    if _INFINITE.fullmatch(text):
-        return "is infinite"
-    if not _NUMBER.fullmatch(text):
-        return "holds text instead of a number"
-    return None if abs(float(text)) <= _LARGEST else "is too large"
-
-
-def _cells(path: Path, problems: Sequence[str]) -> DataError:
-    return _unusable(
-        path, problems, "a value in every cell of the columns that are read", f"correct {path}, or leave these rows out"
-    )
+            return [f"a quote that opens on line {line + 1} is never closed", *findings.lines()]
+    return findings.lines()
 
 
 # ----------------------------------------------------------------------------------------------- Parquet
 
 
-def _read_parquet(layout: _Layout) -> pa.Table:
-    """The columns of a Parquet file as numbers."""
+def _read_parquet(path: Path, choose: _Choice) -> pa.Table:
+    """The columns of a Parquet file, cast to what the features declare."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    path = layout.path
     try:
         with parquet.ParquetFile(path) as file:
-            wanted = layout.among(file.schema_arrow.names)
-            table = file.read(columns=list(wanted))
+            wanted = choose(file.schema_arrow.names)
+            raw = file.read(columns=list(wanted))
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, "Parquet", error) from error
-    problems: list[str] = []
-    columns = {}
+    try:
+        table = raw.cast(pa.schema([(column, _arrow_type(wanted[column])) for column in raw.column_names]))
+    except pa.ArrowException as error:
+        problems = _parquet_problems(raw, wanted)
+        raise _unfit(path, problems or [_first_line(error)]) from error
+    if not _sound(table, wanted):
+        raise _unfit(path, _parquet_problems(raw, wanted))
+    return table
+
+
+def _parquet_problems(table: pa.Table, wanted: Mapping[str, Feature]) -> list[str]:
+    """What is wrong with the cells of a Parquet file."""
+    findings = _Findings("row", wanted)
     for column, feature in wanted.items():
-        values, found = _parquet_column(column, table[column], feature)
-        columns[column] = values
-        problems += found.lines(wanted)
-    if problems:
-        raise _cells(path, problems)
-    if not table.num_rows:
-        raise DataError(f"{path.name} has no rows.", expected="at least one example")
-    return pa.table(columns)
-
-
-def _parquet_column(name: str, column: pa.ChunkedArray, feature: Feature) -> tuple[Any, _Findings]:
-    """A column in the type that its feature asks for, and what is wrong with it."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    findings = _Findings("row")
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    kind = column.type
-    numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    text = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_null(kind)
-    if feature.dtype == "string" and not text:
-        findings.add(name, f"holds {kind} instead of text", 1)
-    elif feature.dtype != "string" and not (numbers or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
-        findings.add(name, f"holds {kind} instead of numbers", 1, column[0] if len(column) else "")
-    return column, findings
+        for number, value in enumerate(table[column].to_pylist(), start=1):
+            if isinstance(value, bool) or (isinstance(value, float) and value.is_integer()):
+                value = int(value)
+            findings.check(column, "" if value is None else str(value), feature, number)
+    return findings.lines()

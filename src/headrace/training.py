@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -314,7 +315,10 @@ class Journal:
 
 
 def save_model(model: keras.Model, path: Path) -> None:
-    """Save a model as `.keras` with equal bytes for equal models: Keras writes the time of day into the archive."""
+    """Save a model as `.keras` with equal bytes for equal models.
+
+    Keras writes the time of day into the archive, and the memory addresses of objects that layers share.
+    """
     import zipfile
 
     draft = path.with_name("draft.keras")
@@ -326,6 +330,13 @@ def save_model(model: keras.Model, path: Path) -> None:
                 facts = json.loads(data)
                 facts.pop("date_saved", None)
                 data = json.dumps(facts).encode()
+            if name == "config.json":
+                numbers: dict[str, int] = {}
+                data = re.sub(
+                    r'(?<="shared_object_id": )\d+',
+                    lambda found: str(numbers.setdefault(found[0], len(numbers) + 1)),
+                    data.decode(),
+                ).encode()
             target.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
     draft.unlink()
 

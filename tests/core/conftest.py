@@ -1,4 +1,4 @@
-"""A project of a test's own, so that workload files can be written and changed."""
+"""A project of a test's own, so that workload files can be written and changed; stages that compute nothing."""
 
 from __future__ import annotations
 
@@ -9,6 +9,10 @@ from pathlib import Path
 import pytest
 
 from headrace import projects
+from headrace.artifacts import Artifact, write_json
+from headrace.chain import Stages
+from headrace.jobs import Job
+from headrace.stages import Room, stage
 
 TINY = '''
 """A workload that is read and described, but never trained."""
@@ -100,3 +104,140 @@ def edit(project: Path) -> Edit:
         _forget_workloads()
 
     return replace
+
+
+# ---------------------------------------------------------------------------------------------- stand-ins
+
+
+@stage()
+def download(job: Job, room: Room) -> None:
+    data = "real" if job.data == "real" else "synthetic"
+    (room.output / "numbers.csv").write_text("1,2\n")
+    files = {"numbers.csv": {"sha256": "ab" * 32, "size": 4, "vouched_by": "twin"}}
+    write_json(room.output / "data.json", {"data": data, "source": job.source, "files": files})
+
+
+@stage(functions=("read", "preprocess"))
+def preprocess(job: Job, room: Room, raw: Artifact) -> None:
+    info = {
+        "workload": job.workload,
+        "source": job.source,
+        "data": raw.json("data.json")["data"],
+        "splits": {"train": {"examples": 404}, "test": {"examples": 102}},
+    }
+    write_json(room.output / "info.json", info)
+    distribution = {"edges": [0.0, 1.0, 4.0], "counts": [1, 99, 304]}
+    column = {"count": 404, "missing": 0, "zeros": 1, "mean": 1.5, "std": 0.5, "minimum": 0.0, "maximum": 4.0}
+    feature = {
+        "dtype": "float32",
+        "shape": [2],
+        "names": ["ROOMS", "<b>AGE"],
+        **{name: [value, value] for name, value in column.items()},
+        "distributions": [distribution, distribution],
+        "unique": None,
+        "top": [],
+    }
+    write_json(room.output / "statistics.json", {"x": feature})
+
+
+@stage(settings=("train",), functions=("model",))
+def train(
+    job: Job,
+    room: Room,
+    records: Artifact,
+    *,
+    fold: int | None = None,
+    folds: int | None = None,
+    chosen: Artifact | None = None,
+) -> None:
+    curve = [10.0 / (epoch + (fold or 0)) for epoch in range(1, 1 + 10 * job.settings.train.epochs)]
+    metrics = {"loss": [value**2 for value in curve], "mae": curve}
+    if fold:
+        metrics |= {"val_loss": [value**2 + 1 for value in curve], "val_mae": [value + 1 for value in curve]}
+    write_json(room.output / "history.json", {"epochs": len(curve), "metrics": metrics, "stopped": None})
+
+
+@stage(settings=("cross_validation",))
+def cross_validate(job: Job, room: Room, folds: list[Artifact]) -> None:
+    curves = [fold.json("history.json")["metrics"]["val_mae"] for fold in folds]
+    mean = [sum(values) / len(values) for values in zip(*curves, strict=True)]
+    entries = [{"fold": k, "last": c[-1], "best": min(c), "curve": c} for k, c in enumerate(curves, 1)]
+    found = {"metric": "val_mae", "mode": "min", "folds": entries, "mean": mean[-1], "curve": mean, "smoothed": mean}
+    write_json(room.output / "cross_validation.json", {**found, "best_epoch": len(mean)})
+
+
+@stage(settings=("promises",))
+def evaluate(
+    job: Job, room: Room, records: Artifact, model: Artifact, *, cross_validation: Artifact | None = None
+) -> None:
+    import numpy as np
+
+    truth = np.linspace(5, 50, 102, dtype="float32")[:, None]
+    np.savez(room.output / "predictions.npz", y_true=truth, y_pred=truth + np.sin(truth) * 2)
+    gates = [
+        {"gate": "promise", "passed": None, "reason": "MAE 2.5 not judged against at most 3: a smoke run"},
+        {"gate": "baseline", "passed": True, "reason": "MAE 2.5 beats 6.5 of the best naive answer"},
+    ]
+    promise = {"metric": "mae", "on": "test", "bounds": "at most 3", "book": 2.464, "source": "listing <4.31>"}
+    write_json(
+        room.output / "evaluation.json",
+        {
+            "split": "test",
+            "examples": 102,
+            "target": "y",
+            "primary": "mae",
+            "metrics": {"mae": 2.5, "rmse": 3.5, "r2": 0.85},
+            "intervals": {"mae": [2.1, 2.9], "rmse": [3.0, 4.0], "r2": None},
+            "baselines": {
+                "mean": {"mae": 6.6, "rmse": 9.1, "r2": -0.01},
+                "median": {"mae": 6.5, "rmse": 9.3, "r2": -0.1},
+            },
+            "gates": gates,
+            "promises": [{**promise, "value": 2.5, "judged": False}],
+        },
+    )
+
+
+@stage(settings=("export",))
+def export(job: Job, room: Room, raw: Artifact, records: Artifact, model: Artifact) -> None:
+    agreement = {"max_difference": 1e-6, "relative_difference": 2e-8, "mean_difference": 1e-7, "milliseconds": 0.4}
+    formats = {
+        "saved_model": {"passed": True, **agreement, "bytes": 120_000, "problem": None},
+        "tflite": {"passed": None, "problem": "an operation has no counterpart <there>"},
+    }
+    gate = {"gate": "parity", "passed": True, "reason": "saved_model agrees to 2e-08"}
+    write_json(room.output / "parity.json", {"formats": formats, "gate": gate})
+
+
+@stage()
+def publish(job: Job, room: Room, raw: Artifact, records: Artifact, evaluation: Artifact, bundle: Artifact) -> None:
+    gates = [*evaluation.json("evaluation.json")["gates"], bundle.json("parity.json")["gate"]]
+    found = {
+        "verdict": "pass",
+        "gates": gates,
+        "line": job.workload,
+        "version": 3,
+        "blessed": True,
+        "reason": "all pass",
+    }
+    write_json(room.output / "publication.json", found)
+
+
+@stage(settings=("monitor",))
+def monitor(job: Job, room: Room, raw: Artifact, records: Artifact, bundle: Artifact) -> None:
+    moments = {"mean": 1.5, "std": 0.5, "outside": 0.0}
+    column = {"feature": "x", "distance": 0.05, "threshold": 0.2, "drifted": False}
+    columns = [{**column, "column": name, "reference": moments, "current": moments} for name in ("ROOMS", "<b>AGE")]
+    columns[1] |= {"drifted": True, "distance": 0.4}
+    write_json(room.output / "drift.json", {"rows": 102, "drifted": True, "columns": columns, "metric": None})
+
+
+@stage()
+def report(job: Job, room: Room, made: list[Artifact]) -> None:
+    (room.output / "report.html").write_text("<title>stand-in</title>")
+
+
+@pytest.fixture
+def stages() -> Stages:
+    """Stages that compute nothing, and finish folders of the agreed shapes at once."""
+    return Stages(download, preprocess, train, cross_validate, evaluate, export, publish, monitor, report)

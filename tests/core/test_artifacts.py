@@ -174,9 +174,7 @@ class TestRooms:
 
 
 class TestLocks:
-    def test_let_one_in_at_a_time_and_say_who_waits(
-        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_let_one_in_at_a_time_and_say_who_waits(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
         inside, events = threading.Event(), []
 
         def second() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from headrace.artifacts import Artifact, home
-from headrace.errors import ConfigError, StageFailed, SystemTrouble
+from headrace.errors import StageFailed, SystemTrouble
 from headrace.jobs import Job, resolve
 from headrace.stages import Room, Stage, stage
 
@@ -287,10 +287,6 @@ class TestFailure:
         with pytest.raises(SystemTrouble, match="Not allowed to write while preparing stage `gather`") as caught:
             gather(tiny())
         assert "HEADRACE_HOME" in str(caught.value)
-
-    def test_of_a_key_is_no_stage_failure(self) -> None:
-        with pytest.raises(ConfigError):
-            tiny(**{"train.epochs": 0})
 
 
 @pytest.fixture
