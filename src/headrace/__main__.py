@@ -215,7 +215,7 @@ def show_table(columns: Sequence[str], rows: Sequence[Sequence[object]], right: 
     console = Console(width=None if sys.stdout.isatty() else 240, highlight=False, markup=False)
     with console.capture() as text:
         console.print(table)
-    click.echo("\n".join(line.rstrip() for line in text.get().strip("\n ").splitlines()) + "\n")
+    click.echo("\n".join(line[1:].rstrip() for line in text.get().splitlines() if line.strip()) + "\n")
 
 
 def show_json(value: Any) -> None:

@@ -97,7 +97,7 @@ class Program:
         self._start = self.state
         # XLA can't compile what several replicas do together.
         compiled = settings.jit_compile and self.replicas == 1
-        self._graph = tf.function(self._epochs, jit_compile=compiled, autograph=True)
+        self._graph = tf.function(self._epochs, jit_compile=compiled, autograph=False)
         self._split: tuple[int, Any] | None = None
         self.names: list[str] = []
 
@@ -192,23 +192,27 @@ class Program:
 
     # ----------------------------------------------------------------------------------------- the graph
 
+    # Written with `tf.while_loop` rather than Python loops: converting those (AutoGraph) would take longer than training
+    # four folds of house prices does.
+
     def _epochs(self, train: Any, held: Any, orders: Any, epochs: Any, first: Any) -> Any:
+        """Epochs until their number is done, the loss is no number, or early stopping says stop."""
         import tensorflow as tf
 
-        examples = orders.shape[1]
-        rows = tf.TensorArray(tf.float32, size=orders.shape[0], element_shape=(len(self.names),))
-        done = tf.constant(0)
-        going = tf.constant(True)
-        while going:
-            row = self._epoch(train, orders[done], examples)
+        def epoch(done: Any, _going: Any, rows: Any) -> Any:
+            row = self._epoch(train, orders[done], orders.shape[1])
             if held is not None:
                 row = tf.concat([row, self._evaluate(held)], 0)
-            rows = rows.write(done, row)
-            done += 1
-            going = tf.logical_and(done < epochs, tf.math.is_finite(row[0]))
+            going = tf.math.is_finite(row[0])
             if self._stopping:
                 monitored = row[self.names.index(self._stopping.rules.monitor)]
-                going = tf.logical_and(going, self._stopping.watch(monitored, first + done))
+                going = tf.logical_and(going, self._stopping.watch(monitored, first + done + 1))
+            return done + 1, going, rows.write(done, row)
+
+        rows = tf.TensorArray(tf.float32, size=orders.shape[0], element_shape=(len(self.names),))
+        done, _, rows = tf.while_loop(
+            lambda done, going, _: tf.logical_and(done < epochs, going), epoch, (tf.constant(0), tf.constant(True), rows)
+        )
         return rows.stack(), done
 
     def _epoch(self, train: Any, positions: Any, examples: int) -> Any:
@@ -217,11 +221,13 @@ class Program:
 
         batch = min(self.settings.batch_size, examples)
         whole, rest = divmod(examples, batch)
+
+        def step(number: Any, total: Any) -> Any:
+            rows = tf.slice(positions, [number * batch], [batch])
+            return number + 1, total + batch * self._step(train, rows, batch)
+
         self._reset()
-        total = tf.constant(0.0)
-        for step in tf.range(whole):
-            rows = tf.slice(positions, [step * batch], [batch])
-            total += batch * self._step(train, rows, batch)
+        _, total = tf.while_loop(lambda number, _: number < whole, step, (tf.constant(0), tf.constant(0.0)))
         # A last batch with fewer rows than replicas can't be shared out: it is left out.
         if rest >= self.replicas:
             total += rest * self._step(train, positions[whole * batch :], rest)

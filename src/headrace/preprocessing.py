@@ -195,8 +195,6 @@ def _layout(job: Job, function: Function) -> dict[str, Feature]:
 
 def _can_serve(job: Job, function: Function, layout: Mapping[str, Feature], batch: pa.RecordBatch) -> None:
     """The same function must give the same inputs from a batch without targets: a served model is given none."""
-    import numpy as np
-
     from headrace.tables import to_arrays
 
     given = job.origin.features
@@ -214,18 +212,21 @@ def _can_serve(job: Job, function: Function, layout: Mapping[str, Feature], batc
             received=_in_a_line(error),
             remedy="change a target only `if` it is in the batch",
         ) from error
-    differing = [
-        name
-        for name in names
-        if name not in without or not np.array_equal(with_targets[name].numpy(), without[name].numpy(), equal_nan=True)
-    ]
+    differing = [name for name in names if name not in without or not _equal(with_targets[name], without[name])]
     if differing:
         raise StageFailed(
             f"`preprocess` of {job.workload} gives other inputs without the targets, as a served model would get them.",
             expected=f"the same {', '.join(names)} with targets and without",
             received=f"a difference in {', '.join(differing)}",
-            remedy="make no input out of a target",
+            remedy="make no input out of a target, and none at random",
         )
+
+
+def _equal(one: tf.Tensor, other: tf.Tensor) -> bool:
+    import numpy as np
+
+    # Only numbers can be asked whether they are NaN, which is then equal to itself.
+    return np.array_equal(one.numpy(), other.numpy(), equal_nan=one.dtype.is_floating)
 
 
 def _preprocessed(job: Job, batches: Iterable[pa.RecordBatch], function: Function) -> Iterator[pa.RecordBatch]:

@@ -204,8 +204,7 @@ def trouble(line: str, version: int, bundle: str) -> str | None:
 def _alone(line: str) -> Iterator[Path]:
     """The folder of a line, with nobody else writing to it and nothing left behind by those who were killed."""
     place = folder(line)
-    place.mkdir(parents=True, exist_ok=True)
-    if True:
+    with locked(place / ".lock"):
         for draft in place.glob(f"{_DRAFT}*"):
             shutil.rmtree(draft, ignore_errors=True)
         yield place

@@ -66,9 +66,10 @@ def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarr
     import numpy as np
 
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("a single array, no archive of them")
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ValueError("a single array, no archive of them")
+        with loaded as archive:
             held = list(archive)
             arrays = {name: archive[name] for name in dimensions if name in held}
     except Exception as error:
@@ -430,6 +431,9 @@ def _read_csv(path: Path, choose: _Choice) -> pa.Table:
         raise _unreadable(path, "CSV", f"letters on line {line} that are not UTF-8") from error
     except (OSError, csv.Error) as error:
         raise _unreadable(path, "CSV", error) from error
+    if not data.endswith(b"\n"):
+        # Arrow takes a first line that does not end for no line at all.
+        data += b"\n"
     if not header:
         raise DataError(f"{path.name} is empty.", expected="the names of the columns in the first line")
     wanted = choose(header)
