@@ -248,7 +248,7 @@ PIPELINE = Pipeline(
         "final": Variant(
             description="The final fit on the whole training split, tested once",
             train=BASE,
-            promises=(Promise(metric="mae", at_most=3.0, book=2.464, source="listing 4.31"),),
+            promises=(Promise(metric="mae", at_most=3.0, book=2.464, source="section 4.3"),),
         ),
         "kfold_100": Variant(
             description="4 folds of 100 epochs, then a fit for as many epochs as the folds advise",
@@ -268,7 +268,7 @@ PIPELINE = Pipeline(
             description="4 folds of 500 epochs to see where overfitting starts, then a fit for that many epochs",
             train=BASE.model_copy(update={"epochs": 500}),
             cross_validation=CrossValidation(folds=4),
-            promises=(Promise(metric="mae", at_most=3.0, book=2.464, source="listing 4.31"),),
+            promises=(Promise(metric="mae", at_most=3.0, book=2.464, source="section 4.3"),),
         ),
     },
     smoke={"train.epochs": 25, "cross_validation.folds": 2, "export.examples": 16},

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 CONNECT, READ = 5.0, 30.0
 """Seconds to wait for a connection, and for the next bytes."""
+CHUNK = 1 << 14
+"""Bytes that are lost at most when a connection breaks."""
 TRIES = 3
 BACK_OFF = 1.0
 """Seconds before the second try; doubled for each one after it."""
@@ -294,16 +296,17 @@ def reach(url: str, seconds: float) -> None:
     """
     from requests.utils import get_environ_proxies, select_proxy
 
-    first = select_proxy(url, get_environ_proxies(url)) or url
-    way = urlsplit(first if "://" in first else f"http://{first}")
-    address = (way.hostname or "", way.port or {"https": 443}.get(way.scheme, 80))
-    outcome: queue.SimpleQueue[OSError | None] = queue.SimpleQueue()
+    host = urlsplit(url).hostname
+    outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
 
     def connect() -> None:
         try:
+            first = select_proxy(url, get_environ_proxies(url)) or url
+            way = urlsplit(first if "://" in first else f"http://{first}")
+            address = (way.hostname or "", way.port or {"https": 443}.get(way.scheme, 80))
             socket.create_connection(address, timeout=seconds).close()
             outcome.put(None)
-        except OSError as error:
+        except Exception as error:  # also those of a malformed address
             outcome.put(error)
 
     # In a thread, since no timeout covers the name service: without a network it can take half a minute to say no.
@@ -311,9 +314,9 @@ def reach(url: str, seconds: float) -> None:
     try:
         error = outcome.get(timeout=seconds)
     except queue.Empty:
-        raise Unavailable(f"{way.hostname} gives no answer within {seconds:g} s") from None
+        raise Unavailable(f"{host} gives no answer within {seconds:g} s") from None
     if error:
-        raise Unavailable(_in_words(way.geturl(), error)) from error
+        raise Unavailable(_in_words(url, error)) from error
 
 
 def transfer(url: str, part: Path, sha256: str, size: int | None) -> None:
@@ -374,19 +377,22 @@ def _receive(url: str, part: Path, size: int | None) -> tuple[bool, str]:
         announced = response.headers.get("Content-Length")
         total = int(announced) + begun * resumed if announced else size
         shown = progress(_base(url), total / 1000) if total else contextlib.nullcontext(lambda _done, _words: None)
+        broken = False
         try:
             with part.open("ab" if resumed else "wb") as out, shown as advance:
-                for chunk in response.iter_content(1 << 18):
+                for chunk in response.iter_content(CHUNK):
                     out.write(chunk)
                     advance(out.tell() / 1000, "kB")
         except requests.RequestException:
-            raise
+            broken = True
         except OSError:
             # The disk, not the network: a full one is not to stay full of what can't be finished.
             part.unlink(missing_ok=True)
             raise
     length = part.stat().st_size
-    return resumed, f"{host} broke off after {length:,} of {total:,} bytes" if total and length < total else ""
+    if broken or (total and length < total):
+        return resumed, f"{host} broke off after {length:,}{f' of {total:,}' if total else ''} bytes"
+    return resumed, ""
 
 
 def _in_words(url: str, error: BaseException) -> str:

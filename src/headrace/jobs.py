@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from headrace import projects
 from headrace.errors import ConfigError, nearest
@@ -128,9 +128,10 @@ def resolve(
             mistakes.append(mistake)
     try:
         settings = Variant.model_validate(tree)
-        mistakes += _model_arguments(pipeline, settings)
     except ValidationError as error:
         mistakes += explain(error, Variant)
+    if isinstance(tree["model"], dict):
+        mistakes += _model_arguments(pipeline, tree["model"])
     if mistakes or settings is None:
         raise ConfigError(
             f"{workload} can't run as asked:\n" + "\n".join(f"  - {line}" for line in mistakes),
@@ -186,14 +187,30 @@ def _model_of(model: type[BaseModel] | None, name: str) -> type[BaseModel] | Non
     return None
 
 
-def _model_arguments(pipeline: Pipeline, settings: Variant) -> list[str]:
-    """The arguments that the workload's `model` function does not take."""
-    known = list(inspect.signature(pipeline.model).parameters)[1:]
-    return [
-        f"model.{name}: `model` in pipelines/{pipeline.name}.py takes no `{name}`: {nearest(name, known)}"
-        for name in settings.model
-        if name not in known
-    ]
+def _model_arguments(pipeline: Pipeline, given: Mapping[str, Any]) -> list[str]:
+    """The arguments that the workload's `model` function does not take, or not with such a value."""
+    known = dict(list(inspect.signature(pipeline.model).parameters.items())[1:])
+    mistakes = []
+    for name, value in given.items():
+        if name not in known:
+            where = f"`model` in pipelines/{pipeline.name}.py takes no `{name}`"
+            mistakes.append(f"model.{name}: {where}: {nearest(name, known)}")
+            continue
+        try:
+            TypeAdapter(_evaluated(pipeline.model, known[name].annotation)).validate_python(value)
+        except ValidationError as error:
+            mistakes += [f"model.{name}: {line.partition(': ')[2]}" for line in explain(error)]
+    return mistakes
+
+
+def _evaluated(function: Callable[..., Any], annotation: Any) -> Any:
+    """The type that an annotation names; anything goes where it can't be told, as for names that only checkers know."""
+    if isinstance(annotation, str):
+        try:
+            return eval(annotation, function.__globals__)  # the workload's own code, imported already
+        except NameError:
+            return Any
+    return Any if annotation is inspect.Parameter.empty else annotation
 
 
 def explain(error: ValidationError, model: type[BaseModel] | None = None) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import html
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -178,12 +177,12 @@ def graph(made: Sequence[Artifact]) -> Graph:
             name, note = (f"… {hidden + 1} more", "") if hidden > 0 else (node, seconds[node])
             boxes[node] = Box(name, note, place * (BOX_WIDTH + GAP_X), y + row * (BOX_HEIGHT + GAP_Y))
 
-    arrows = []
-    for node, names in inputs.items():
-        implied = set().union(*(behind[name] for name in names))
-        for name in names:
-            if name not in implied and name in boxes and node in boxes:
-                arrows.append(_arrow(boxes[name], boxes[node]))
+    arrows = [
+        _arrow(boxes[name], boxes[node])
+        for node, names in inputs.items()
+        for name in names
+        if name in boxes and node in boxes and not any(name in behind[other] for other in names)
+    ]
     width = len(columns) * (BOX_WIDTH + GAP_X) - GAP_X
     return Graph(list(boxes.values()), arrows, max(width, 0), height)
 
@@ -265,9 +264,7 @@ def _lineage(job: Job, made: Sequence[Artifact], data: Mapping[str, Any] | None)
     return {
         "files": (data or {}).get("files", {}),
         "vouched": VOUCHED,
-        "settings": [
-            (".".join(path), value) for path, value in fingerprints.leaves(settings) if value not in (None, {})
-        ],
+        "settings": [(".".join(path), value) for path, value in fingerprints.leaves(settings) if value != {}],
         "spec": fingerprints.digest(job.model_dump(mode="json")),
         "code": dict(sorted(code.items())),
         "core": fingerprints.digest(core),
@@ -383,13 +380,13 @@ def _cut_words(curve: Sequence[float]) -> str:
 def draw_folds(folds: Mapping[str, Any]) -> Any:
     """The curve of each fold, their mean, the smoothed mean and the epoch at which it is best."""
     skip = _cut(folds["curve"])
-    with _figure(7.6, 3.4) as (figure, axes):
+    with _figure(5.6, 3.6) as (figure, axes):
         for number_, fold in enumerate(folds["folds"]):
             label = "folds" if number_ == 0 else None
             _line(axes, fold["curve"], skip, color=FAINT, linewidth=0.8, alpha=0.7, label=label)
         _line(axes, folds["curve"], skip, color=MAIN, linewidth=1.6, label="mean of the folds")
         _line(axes, folds["smoothed"], skip, color=ACCENT, linewidth=2.2, label="smoothed")
-        axes.axvline(folds["best_epoch"], color=ACCENT, linestyle=":", linewidth=1.2, label="best epoch")
+        axes.axvline(folds["best_epoch"], color=ACCENT, linestyle=(0, (2, 2)), linewidth=1.4, label="best epoch")
         axes.set(xlabel="epoch", ylabel=folds["metric"])
         axes.legend()
         return _svg(figure, "folds")
@@ -398,7 +395,7 @@ def draw_folds(folds: Mapping[str, Any]) -> Any:
 def draw_history(metrics: Mapping[str, Sequence[float]], metric: str) -> Any:
     """The curve of one metric in training, and in validation if it was watched."""
     skip = _cut(metrics[metric])
-    with _figure(7.6, 3.0) as (figure, axes):
+    with _figure(5.6, 3.6) as (figure, axes):
         _line(axes, metrics[metric], skip, color=MAIN, linewidth=1.8, label="training")
         if f"val_{metric}" in metrics:
             _line(axes, metrics[f"val_{metric}"], skip, color=ACCENT, linewidth=1.8, label="validation")
@@ -410,7 +407,7 @@ def draw_history(metrics: Mapping[str, Sequence[float]], metric: str) -> Any:
 def draw_predictions(truth: Any, predicted: Any, target: str) -> Any:
     """Predictions against truth, both (examples, size)."""
     low, high = min(truth.min(), predicted.min()), max(truth.max(), predicted.max())
-    with _figure(4.6, 4.4) as (figure, axes):
+    with _figure(5.6, 4.8) as (figure, axes):
         axes.plot([low, high], [low, high], color=FAINT, linewidth=1, linestyle="--")
         # Thousands of points would make the file heavy: those beyond are drawn as one picture inside of the SVG.
         dense = truth.size > 3000
@@ -463,11 +460,7 @@ def _svg(figure: Figure, name: str) -> Any:
     text = re.sub(r"<metadata>.*?</metadata>\s*|<style.*?</style>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
     for stand_in, variable in _VARIABLES.items():
         text = text.replace(stand_in, f"var({variable})")
-    # Only the picture's own proportions count, the page gives it its width.
-    text = re.sub(
-        r'<svg [^>]*?viewBox="([^"]+)"[^>]*>',
-        rf'<svg viewBox="\1" role="img" aria-label="{html.escape(name)}">',
-        text,
-        count=1,
-    )
-    return Markup(text)  # noqa: S704
+    # Only the picture's proportions count, the page gives it its width.
+    opening = rf'<svg viewBox="\1" role="img" aria-label="{name}">'
+    text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', opening, text, count=1)
+    return Markup(text)

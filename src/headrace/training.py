@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from headrace import fingerprints
 from headrace.artifacts import Artifact, write_json
 from headrace.console import progress
-from headrace.errors import ConfigError, Diverged
+from headrace.errors import ConfigError, Diverged, StageFailed
 from headrace.jobs import Job
 from headrace.spec import Train
 from headrace.stages import Room, stage
@@ -167,8 +167,15 @@ def _program(
         # Names of layers count up in a process; the model of the fourth fold must be called as in a fresh process.
         keras.backend.clear_session(free_memory=False)
         keras.utils.set_random_seed(seed)
-        with scope:
-            return job.pipeline.model(features, **job.settings.model)
+        try:
+            with scope:
+                return job.pipeline.model(features, **job.settings.model)
+        except Exception as error:
+            raise StageFailed(
+                f"`model` of {job.workload} can't be built.",
+                received=f"{type(error).__name__}: {error}".splitlines()[0],
+                remedy=f"see `model` in pipelines/{job.workload}.py, and model.* in `headrace show {job.workload}`",
+            ) from error
 
     features = read_info(records.path).named("input")
     traits = settings.model_dump(mode="json", exclude={"epochs"})
