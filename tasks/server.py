@@ -331,8 +331,11 @@ def _settle(url: str) -> None:
     _settled.add(url)
     if "prefect" in sys.modules:
         from prefect.context import refresh_global_settings_context
+        from prefect.logging.configuration import setup_logging
 
         refresh_global_settings_context()
+        # To the standard error of now: the command line may have moved it.
+        setup_logging(incremental=False)
 
 
 def _folder() -> Path:

@@ -83,7 +83,8 @@ def obtain(file: File) -> Held:
         if copy.vouched_by == "nobody":
             raise _wrong(copy.place, copy.sha256, copy.size, _acceptable(file, copy.words))
         if copy.vouched_by == "mirror":
-            log.info("%s: not the origin's bytes; the mirror vouches for them (%s)", file.name, copy.words.get("kind"))
+            kind = copy.words.get("kind", "without saying why they differ")
+            log.info("%s: not the origin's bytes; the mirror vouches for them (%s)", file.name, kind)
         try:
             path = _take(copy.place, file.name, copy.sha256, copy.size)
             return Held(path, copy.vouched_by, "mirror", str(copy.place), copy.words)
@@ -154,6 +155,8 @@ def _take(place: Path | str, name: str, sha256: str, size: int | None) -> Path:
             if received != sha256:
                 part.unlink()
                 raise _wrong(place, received, None, f"sha256 {sha256}, as it was a moment ago")
+        # Artifacts are hard links to it: an edit by mistake would reach them all.
+        part.chmod(0o444)
         os.replace(part, kept)
     return kept
 
@@ -257,13 +260,17 @@ def _manifest(read: Callable[[str], bytes | None]) -> list[dict[str, Any]]:
         lines = (read("SHA256SUMS") or b"").decode(errors="replace").splitlines()
         pairs = [line.split(maxsplit=1) for line in lines if len(line.split()) > 1]
         listed = [{"sha256": sha256, "file": name.lstrip("*").removeprefix("./")} for sha256, name in pairs]
-    entries = [entry for entry in listed if isinstance(entry, dict)] if isinstance(listed, list) else []
-    # A digest becomes the name of a folder: nothing else may pass for one.
-    return [
-        entry
-        for entry in entries
-        if isinstance(entry.get("file"), str) and re.fullmatch("[0-9a-f]{64}", str(entry.get("sha256")))
-    ]
+    return [entry for entry in listed if _is_entry(entry)] if isinstance(listed, list) else []
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether a part of a manifest is what it should be; above all its digest, which becomes the name of a folder."""
+    return (
+        isinstance(entry, dict)
+        and isinstance(entry.get("file"), str)
+        and isinstance(entry.get("bytes", 0), int)
+        and bool(re.fullmatch("[0-9a-f]{64}", str(entry.get("sha256"))))
+    )
 
 
 def _bytes(path: Path) -> bytes | None:
@@ -374,8 +381,8 @@ def _receive(url: str, part: Path, size: int | None) -> tuple[bool, str]:
             return False, status
         if not response.ok:
             raise Unavailable(f"{status} for {url}")
-        announced = response.headers.get("Content-Length")
-        total = int(announced) + begun * resumed if announced else size
+        announced = response.headers.get("Content-Length", "")
+        total = int(announced) + begun * resumed if announced.isdigit() else size
         shown = progress(_base(url), total / 1000) if total else contextlib.nullcontext(lambda _done, _words: None)
         broken = False
         try:

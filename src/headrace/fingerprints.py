@@ -187,7 +187,7 @@ the key themselves, so that a better error message does not train every model ag
 
 def changes(before: Ingredients, after: Ingredients) -> list[str]:
     """What differs between two lists of ingredients, in words: "`train.epochs` 5 → 8", "`preprocess` was changed"."""
-    old, new = ({path: value for path, value in leaves(tree) if value != {}} for tree in (before, after))
+    old, new = ({path: value for path, value in leaves(tree, lists=True) if value != {}} for tree in (before, after))
     found = []
     for path in sorted(old.keys() | new.keys(), key=lambda p: (_ORDER.get(p[0], 9), p)):
         if old.get(path) == new.get(path):
@@ -199,11 +199,16 @@ def changes(before: Ingredients, after: Ingredients) -> list[str]:
 _ORDER = {"inputs": 0, "settings": 1, "code": 2, "core": 3, "versions": 4}
 
 
-def leaves(value: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Every value of a tree of mappings with the way to it; a list, or an empty mapping, is a value."""
+def leaves(value: Any, path: tuple[str, ...] = (), *, lists: bool = False) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Every value of a tree of mappings with the way to it; a list, or an empty mapping, is a value.
+
+    With `lists`, the items of a list are values of their own.
+    """
+    if lists and isinstance(value, list):
+        value = dict(enumerate(value))
     if isinstance(value, Mapping) and value:
         for key, inner in value.items():
-            yield from leaves(inner, (*path, str(key)))
+            yield from leaves(inner, (*path, str(key)), lists=lists)
     else:
         yield path, value
 

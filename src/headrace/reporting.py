@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -264,7 +265,9 @@ def _lineage(job: Job, made: Sequence[Artifact], data: Mapping[str, Any] | None)
     return {
         "files": (data or {}).get("files", {}),
         "vouched": VOUCHED,
-        "settings": [(".".join(path), value) for path, value in fingerprints.leaves(settings) if value != {}],
+        "settings": [
+            (".".join(path), json.dumps(value)) for path, value in fingerprints.leaves(settings) if value != {}
+        ],
         "spec": fingerprints.digest(job.model_dump(mode="json")),
         "code": dict(sorted(code.items())),
         "core": fingerprints.digest(core),
@@ -386,6 +389,9 @@ def draw_folds(folds: Mapping[str, Any]) -> Any:
             _line(axes, fold["curve"], skip, color=FAINT, linewidth=0.8, alpha=0.7, label=label)
         _line(axes, folds["curve"], skip, color=MAIN, linewidth=1.6, label="mean of the folds")
         _line(axes, folds["smoothed"], skip, color=ACCENT, linewidth=2.2, label="smoothed")
+        # The smoothed curve comes from far above: it would press the others flat.
+        drawn = [value for fold in folds["folds"] for value in fold["curve"][skip:]]
+        axes.set_ylim(min(drawn) * 0.97, max(drawn) * 1.03)
         axes.axvline(folds["best_epoch"], color=ACCENT, linestyle=(0, (2, 2)), linewidth=1.4, label="best epoch")
         axes.set(xlabel="epoch", ylabel=folds["metric"])
         axes.legend()

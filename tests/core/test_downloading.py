@@ -1,4 +1,4 @@
-"""Raw files come from the cache, a mirror, their origin or the twin: whole, verified, and with their way written down."""
+"""Raw files come from cache, mirror, origin or twin: whole, verified, and with the way they took written down."""
 
 from __future__ import annotations
 
@@ -209,6 +209,7 @@ def left_behind(home: Path) -> list[str]:
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetching, "BACK_OFF", 0.01)
+    monkeypatch.setattr(fetching, "CHUNK", 100)
 
 
 class TestOrder:
@@ -282,10 +283,8 @@ class TestOrder:
         pin(origin.url)
         origin.pause = 0.2
         made: list[Artifact] = []
-        threads = [
-            threading.Thread(target=lambda data=data: made.append(download(job(data=data))))
-            for data in ("real", "auto")
-        ]
+        jobs = [job(data="real"), job(data="auto")]
+        threads = [threading.Thread(target=lambda asked=asked: made.append(download(asked))) for asked in jobs]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -341,7 +340,8 @@ class TestMirror:
             f"Wrong checksum: {path} is not the file that was asked for.\n"
             f"  expected: sha256 {sha256(BYTES)}, or {sha256(b'others still')} (12 bytes) as the mirror lists it\n"
             f"  received: sha256 {sha256(OTHERS)} ({len(OTHERS):,} bytes)\n"
-            "  to go on: put a sound copy there; if these bytes are meant, list their size and sha256 in its MANIFEST.json"
+            "  to go on: put a sound copy there; "
+            "if these bytes are meant, list their size and sha256 in its MANIFEST.json"
         )
         assert not isinstance(caught.value, Unavailable)
         assert (left_behind(headrace_home), origin.asked) == ([], [])
@@ -372,12 +372,19 @@ class TestMirror:
         pin(offline)
         (folder / "another").mkdir()
         (folder / "another" / NAME).write_bytes(OTHERS)
-        path = mirrored(folder, BYTES)
+        mirrored(folder, BYTES)
         assert bytes_of(download(job(data="real"))) == BYTES
 
-        path.write_bytes(b"neither")
+    def test_files_of_one_name_that_nothing_tells_apart_are_refused(
+        self, offline: str, pin: Pin, job: JobFactory, folder: Path
+    ) -> None:
+        """Whichever was meant, the other one could be another data set altogether."""
+        pin(offline)
+        (folder / "another").mkdir()
+        (folder / "another" / NAME).write_bytes(packed(seed=2))
+        mirrored(folder, OTHERS, listed=OTHERS)
         with pytest.raises(DataError, match=f"The mirror holds several files {NAME}"):
-            download(job(data="auto"))
+            download(job(data="real"))
 
     def test_that_does_not_exist_is_named(
         self, offline: str, pin: Pin, job: JobFactory, monkeypatch: pytest.MonkeyPatch
@@ -499,7 +506,7 @@ class TestOrigin:
     ) -> None:
         pin(origin.url)
         origin.faults = ["break 1000", "break 500", "break 100"]
-        with pytest.raises(Unavailable, match="broke off after 1,600 of 5,"):
+        with pytest.raises(Unavailable, match=f"broke off after 1,600 of {len(BYTES):,} bytes"):
             download(job(data="real"))
         assert [Path(p).name for p in left_behind(headrace_home)] == [f".{NAME}.part"]
 
@@ -565,7 +572,7 @@ class TestOrigin:
         pin(origin.url)
         origin.ranges = False
         origin.faults = ["long", "long", "long"]
-        with pytest.raises(Unavailable, match=f"{len(BYTES):,} of {len(BYTES) + 50:,} bytes"):
+        with pytest.raises(Unavailable, match=f"broke off after 4,900 of {len(BYTES) + 50:,} bytes"):
             download(job(data="real"))
 
     def test_a_length_that_is_too_short_is_a_wrong_checksum(self, origin: Web, pin: Pin, job: JobFactory) -> None:
@@ -627,7 +634,7 @@ class TestOffline:
     def test_it_is_said_what_is_missing_where_it_would_come_from_and_how_to_go_on(
         self, pin: Pin, job: JobFactory, headrace_home: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def unknown(*address: Any) -> None:
+        def unknown(address: tuple[str, int], timeout: float) -> None:
             raise socket.gaierror(-2, "Name or service not known")
 
         monkeypatch.setattr(fetching.socket, "create_connection", unknown)
@@ -824,7 +831,7 @@ class TestTwin:
 
     def test_a_source_with_neither_files_nor_twin_is_refused(self, offline: str, pin: Pin, job: JobFactory) -> None:
         pin(offline, files=(), twin=None)
-        with pytest.raises(ConfigError, match="expected: `files` or a `twin` in pipelines/house_prices.py"):
+        with pytest.raises(ConfigError, match=r"expected: `files` or a `twin` in pipelines/house_prices\.py"):
             download(job(data="auto"))
 
 
@@ -873,8 +880,18 @@ class TestOwnTable:
     def test_that_is_gone_by_now_is_named(self, job: JobFactory, table: Path) -> None:
         mine = job(data="auto", source=str(table))
         table.unlink()
-        with pytest.raises(DataError, match=r"houses\.csv can't be read"):
+        with pytest.raises(ConfigError, match=r"There is no file .*houses\.csv"):
             download(mine)
+
+    def test_that_may_not_be_read_is_told_without_a_traceback(
+        self, job: JobFactory, table: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def forbidden(path: Path) -> str:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+        monkeypatch.setattr(fetching, "file_digest", forbidden)
+        with pytest.raises(DataError, match=r"houses\.csv can't be read\.\n  received: Permission denied"):
+            download(job(data="auto", source=str(table)))
 
     def test_with_bad_cells_is_copied_but_not_read(self, job: JobFactory, table: Path) -> None:
         lines = table.read_text().splitlines()

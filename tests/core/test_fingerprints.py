@@ -216,3 +216,10 @@ class TestChanges:
     def test_shorten_a_long_value(self) -> None:
         (words,) = changes({"settings": {"note": "x" * 100}}, {"settings": {"note": "y"}})
         assert len(words) < 90
+
+
+def test_a_change_within_a_list_names_the_item() -> None:
+    before = {"settings": {"promises": [{"metric": "mae", "at_most": 3.0}], "metrics": ["mae"]}}
+    after = {"settings": {"promises": [{"metric": "mae", "at_most": 2.5}], "metrics": ["mae", "mse"]}}
+
+    assert fingerprints.changes(before, after) == ['`metrics.1` null → "mse"', "`promises.0.at_most` 3.0 → 2.5"]

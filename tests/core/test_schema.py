@@ -62,6 +62,9 @@ class TestBatches:
             "feature `prices` is not declared: did you mean `price`?"
         )
 
+    def test_a_feature_that_is_not_declared_is_refused(self) -> None:
+        assert "feature `year` is not declared" in message(examples(year=np.arange(6)))
+
     def test_a_feature_that_is_there_twice_is_refused(self) -> None:
         (batch,) = batches(examples())
         twice = pa.RecordBatch.from_arrays([*batch.columns, batch.column(1)], ["facts", "price", "price"])
@@ -113,7 +116,7 @@ class TestBatches:
             (pa.array([1, None]), Feature(dtype="int64")),
             (pa.array(["a", None], pa.large_string()), Feature(dtype="string")),
             (pa.array([[1.0], None], pa.list_(pa.float32(), 1)), Feature(shape=(1,))),
-            (pa.array([[1.0], [None]], pa.list_(pa.float32(), 1)), Feature(shape=(1,))),
+            (pa.array([[1], [None]], pa.list_(pa.int64(), 1)), Feature(shape=(1,), dtype="int64")),
         ],
         ids=["float", "whole number", "string", "list", "in a list"],
     )

@@ -63,7 +63,8 @@ class TestMoments:
         np.testing.assert_array_equal(found.zeros, (exact == 0).sum(axis=0))
 
     def test_a_constant_column_has_no_deviation_and_can_be_divided_by(self) -> None:
-        found = of(np.full((1001, 1), 0.1), rows=10)
+        # Large whole numbers whose sum is rounded, so that their mean is not quite one of them.
+        found = of(np.full((7, 1), 2**53 - 1), rows=3)
         assert found.std.tolist() == [0.0]
         assert found.scale.tolist() == [1.0]
 
@@ -114,6 +115,20 @@ class TestDistributions:
         np.testing.assert_allclose(
             [distribution.quantile(p) for p in PERCENTS], np.quantile(values, np.arange(101) / 100), rtol=0.02
         )
+
+    @pytest.mark.usefixtures("few_bins")
+    def test_memory_does_not_grow_with_the_values(self) -> None:
+        sizes = []
+        summary = Summary({"x": Feature()})
+        for batch in batches({"x": np.random.default_rng(1).normal(size=50_000)}, 5_000):
+            summary.add(batch)
+            sizes.append(len(pickle.dumps(summary)))
+        assert max(sizes) < 20_000
+
+    def test_rare_values_among_few_distinct_ones_have_edges_of_their_own(self) -> None:
+        distribution = of(np.array([0.0] * 500 + [0.25] + [1.0] * 500)).distributions[0]
+        assert distribution.edges.tolist() == [0, 0.25, 1]
+        assert distribution.counts.tolist() == [500, 1, 500]
 
     def test_few_distinct_values_are_the_edges(self) -> None:
         distribution = of(np.array([0.0, 1.0, 0.0, -2.5, -0.0])).distributions[0]
@@ -198,6 +213,22 @@ class TestStrings:
         assert (found.count.item(), found.missing.item(), found.unique) == (8, 2, 3)
         assert found.top == (("oak", 4), ("ash", 2), ("elm", 2))
         assert found.rows == 10
+
+    def test_of_parts_add_up(self) -> None:
+        parts = [Summary({"tree": Feature(dtype="string")}) for _ in range(2)]
+        for part, trees in zip(parts, (["oak", "oak"], ["oak", "elm", None]), strict=True):
+            part.add(pa.RecordBatch.from_arrays([pa.array(trees)], ["tree"]))
+        parts[0].merge(parts[1])
+        found = parts[0].finish()["tree"]
+        assert (found.top, found.unique) == ((("oak", 3), ("elm", 1)), 2)
+        assert (found.count.item(), found.missing.item()) == (4, 1)
+
+    def test_of_several_positions_count_together(self) -> None:
+        column = pa.array([["a", "b"], ["a", "c"]], pa.list_(pa.string(), 2))
+        batch = pa.RecordBatch.from_arrays([column], ["pair"])
+        found = summarise([batch], {"pair": Feature(shape=(2,), dtype="string")})
+        assert found["pair"].top == (("a", 2), ("b", 1), ("c", 1))
+        assert found.rows == 2
 
     def test_go_into_json_and_back(self, found: FeatureStatistics) -> None:
         assert FeatureStatistics.from_json(json.loads(json.dumps(found.to_json()))).to_json() == found.to_json()

@@ -161,7 +161,11 @@ def test_only_a_fault_of_the_program_is_logged_with_a_traceback(
 
 
 def test_a_stage_that_takes_too_long_is_given_up(job: JobFactory, harness: str) -> None:
-    state = carried_out(lambda: staged("train", lambda: time.sleep(30), timeout=0.2)(job()))
+    def act() -> None:
+        for _ in range(1000):
+            time.sleep(0.01)
+
+    state = carried_out(lambda: staged("train", act, timeout=0.2)(job()))
 
     error = state.result(raise_on_failure=False)
     assert isinstance(error, StageFailed)

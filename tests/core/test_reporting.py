@@ -1,0 +1,290 @@
+"""The report: one file with everything in it, for whatever the run has made."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace import reporting
+from headrace.artifacts import Artifact
+from headrace.chain import Stages, standard
+from headrace.jobs import Job, resolve
+from headrace.reporting import BARS, graph, histogram, number, render, size
+
+pytestmark = pytest.mark.usefixtures("project")
+
+
+@pytest.fixture
+def made(stages: Stages) -> list[Artifact]:
+    """The artifacts of a run with three folds on synthetic data."""
+    return standard(resolve("tiny", variant="folded", data="synthetic"), stages)[:-1]
+
+
+@pytest.fixture
+def job() -> Job:
+    return resolve("tiny", variant="folded", data="synthetic")
+
+
+def without(made: list[Artifact], *nodes: str) -> list[Artifact]:
+    return [artifact for artifact in made if artifact.node not in nodes]
+
+
+def put(artifact: Artifact, name: str, **changes: Any) -> None:
+    """Change values in a JSON file of an artifact."""
+    (artifact.path / name).write_text(json.dumps({**artifact.json(name), **changes}))
+
+
+class Page(HTMLParser):
+    """Tags, ids and visible text of a page."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in ("meta", "br", "link", "img", "path", "rect", "use"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in ("path", "rect", "use"):
+            assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] != "style":
+            self.words.append(data)
+
+    @property
+    def ids(self) -> set[str]:
+        return {attributes["id"] or "" for _, attributes in self.tags if "id" in attributes}
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+SECTIONS = {"gates", "graph", "results", "promises", "figures", "worst", "data", "parity", "drift", "lineage", "files"}
+
+
+class TestPage:
+    def test_holds_every_part(self, job: Job, made: list[Artifact]) -> None:
+        page = Page(render(job, made))
+        assert page.ids >= SECTIONS
+        assert page.open == []
+        for words in (
+            "Tiny",
+            "pass",
+            "MAE 2.5 beats 6.5 of the best naive answer",
+            "2.1 to 2.9",
+            "2.464",
+            "an operation has no counterpart <there>",
+            "nobody: made up by the workload's twin",
+            "some columns have drifted",
+            "cross_validation.folds",
+        ):
+            assert words in page.text
+
+    def test_loads_nothing_from_elsewhere(self, job: Job, made: list[Artifact]) -> None:
+        text = render(job, made)
+        for tag, attributes in Page(text).tags:
+            assert tag not in ("script", "link", "iframe", "object")
+            for name in ("src", "href", "xlink:href", "data", "action", "poster", "srcset"):
+                assert (attributes.get(name) or "#").startswith("#"), (tag, attributes)
+        assert not re.search(r"url\((?!#)|@import", text)
+
+    def test_escapes_what_comes_from_data(self, job: Job, made: list[Artifact]) -> None:
+        text = render(job, made)
+        assert "<b>AGE" not in text
+        assert "&lt;b&gt;AGE" in text
+        assert "listing <4.31>" not in text
+
+    def test_escapes_labels_in_charts(self, job: Job, made: list[Artifact], edit: Any) -> None:
+        edit('role="target")', 'role="target", unit="<script>")')
+        text = render(resolve("tiny", variant="folded"), made)
+        assert "<script>" not in text
+        assert "truth: y (&lt;script&gt;)" in text
+
+    @pytest.mark.parametrize(
+        ("lost", "section"),
+        [
+            (("cross_validate", "train/fold 1", "train/fold 2", "train/fold 3"), None),
+            (("evaluate",), "results"),
+            (("publish",), None),
+            (("export",), "parity"),
+            (("monitor",), "drift"),
+            (("preprocess",), "data"),
+            (("download",), "files"),
+            (("train",), None),
+        ],
+    )
+    def test_leaves_out_what_was_not_made(
+        self, job: Job, made: list[Artifact], lost: tuple[str, ...], section: str | None
+    ) -> None:
+        page = Page(render(job, without(made, *lost)))
+        assert section not in page.ids
+        assert ("Cross-validation:" in page.text) == ("cross_validate" not in lost)
+
+    def test_can_be_made_of_nothing(self, job: Job) -> None:
+        assert "not judged" in Page(render(job, [])).text
+
+    def test_is_that_of_a_stage_which_is_skipped_the_second_time(self, stages: Stages, job: Job) -> None:
+        real = replace(stages, report=reporting.report)
+        first, second = standard(job, real)[-1], standard(job, real)[-1]
+        assert (first.state, second.state) == ("run", "skipped")
+        assert (first.path / "report.html").read_text().startswith("<!doctype html>")
+
+    def test_is_made_anew_when_its_template_changes(
+        self, stages: Stages, job: Job, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        real = replace(stages, report=reporting.report)
+        standard(job, real)
+        changed = tmp_path / reporting.TEMPLATE.name
+        changed.write_text(reporting.TEMPLATE.read_text() + "\n")
+        monkeypatch.setattr(reporting, "TEMPLATE", changed)
+        again = standard(job, real)[-1]
+        assert again.state == "run"
+        assert again.reason.startswith("`template`")
+
+
+class TestBanner:
+    def test_stands_on_synthetic_data_only(self, job: Job, made: list[Artifact]) -> None:
+        assert "Synthetic data" in Page(render(job, made)).text
+        put(made[0], "data.json", data="real")
+        page = Page(render(job, made))
+        assert "Synthetic data" not in page.text
+        assert "real data" in page.text
+
+
+class TestVerdict:
+    @pytest.mark.parametrize(("verdict", "look"), [("pass", "pass"), ("fail", "fail"), ("not judged", "open")])
+    def test_has_a_colour(self, job: Job, made: list[Artifact], verdict: str, look: str) -> None:
+        put(next(a for a in made if a.node == "publish"), "publication.json", verdict=verdict)
+        assert f'<span class="verdict {look}">{verdict}</span>' in render(job, made)
+
+    def test_shows_a_gate_that_failed(self, job: Job, made: list[Artifact]) -> None:
+        publish = next(a for a in made if a.node == "publish")
+        put(publish, "publication.json", gates=[{"gate": "promise", "passed": False, "reason": "too large"}])
+        assert '<span class="fail">failed</span>' in render(job, made)
+
+
+class TestGraph:
+    def test_puts_each_stage_to_the_right_of_what_it_is_made_of(self, made: list[Artifact]) -> None:
+        at = {box.name: box for box in graph(made).boxes}
+        order = ["download", "preprocess", "train/fold 1", "cross_validate", "train", "evaluate", "publish"]
+        assert [at[name].x for name in order] == sorted({box.x for box in at.values()})
+        assert at["train/fold 1"].x == at["train/fold 3"].x
+        assert at["train/fold 1"].y < at["train/fold 2"].y < at["train/fold 3"].y
+
+    def test_leaves_out_arrows_that_others_imply(self, made: list[Artifact]) -> None:
+        # download → preprocess → 3 folds → cross_validate → train → evaluate, export → publish; export → monitor
+        assert len(graph(made).arrows) == 1 + 3 + 3 + 1 + 2 + 2 + 1
+
+    def test_draws_many_folds_as_one_box(self, stages: Stages) -> None:
+        job = resolve("tiny", variant="folded", overrides={"cross_validation.folds": 40})
+        boxes = graph(standard(job, stages)[:-1]).boxes
+        assert [box.name for box in boxes if "fold" in box.name or "more" in box.name][-1] == "… 35 more"
+        assert len(boxes) < 16
+
+    def test_of_nothing_is_empty(self) -> None:
+        assert (graph([]).boxes, graph([]).width) == ([], 0)
+
+
+class TestHistograms:
+    def test_have_a_bar_for_each_of_few_values(self) -> None:
+        bars = histogram([0.0, 1.0, 4.0], [50, 100, 25])
+        assert len(bars) == BARS
+        assert {i: bar for i, bar in enumerate(bars) if bar} == {0: 0.5, BARS // 4: 1.0, BARS - 1: 0.25}
+
+    def test_spread_percentiles_evenly(self) -> None:
+        bars = histogram([float(i) for i in range(101)], [10] * 101)
+        assert bars[1:] == pytest.approx([bars[1]] * (BARS - 1))
+        assert max(bars) == 1.0
+
+    def test_show_where_values_are_dense(self) -> None:
+        values = np.sort(np.random.default_rng(0).normal(size=10_000))
+        edges = values[np.linspace(0, 9_999, 101).astype(int)]
+        bars = histogram(edges.tolist(), [1] + [100] * 100)
+        assert 0.4 < (int(np.argmax(bars)) + 0.5) / BARS < 0.6
+        assert bars[0] < 0.05
+
+    def test_of_one_value_or_none_are_simple(self) -> None:
+        assert histogram([3.0], [7]) == [1.0]
+        assert histogram([], []) == []
+        assert histogram([1.0, 2.0], [0, 0]) == []
+
+
+class TestWorstErrors:
+    def test_are_sorted_by_size(self, tmp_path: Path) -> None:
+        truth = np.zeros((30, 1), "float32")
+        np.savez(tmp_path / "predictions.npz", y_true=truth, y_pred=np.arange(-15, 15, dtype="float32")[:, None])
+        rows = reporting.worst_errors(Artifact(tmp_path, "0", "evaluate"))
+        assert len(rows) == 10
+        assert rows[0] == {"index": 0, "truth": 0.0, "predicted": -15.0, "error": -15.0}
+        assert [abs(row["error"]) for row in rows] == sorted((abs(row["error"]) for row in rows), reverse=True)
+
+    def test_are_none_for_vectors_and_where_nothing_was_predicted(self, tmp_path: Path) -> None:
+        artifact = Artifact(tmp_path, "0", "evaluate")
+        assert reporting.worst_errors(artifact) == []
+        np.savez(tmp_path / "predictions.npz", y_true=np.zeros((3, 2)), y_pred=np.zeros((3, 2)))
+        assert reporting.worst_errors(artifact) == []
+
+
+class TestCharts:
+    def test_are_equal_bytes_for_equal_data(self) -> None:
+        metrics = {"loss": [3.0, 2.0, 1.0], "val_loss": [3.5, 2.5, 2.6]}
+        assert reporting.draw_history(metrics, "loss") == reporting.draw_history(metrics, "loss")
+
+    def test_take_their_colours_from_the_page(self) -> None:
+        svg = reporting.draw_history({"loss": [3.0, 2.0], "val_loss": [3.5, 2.5]}, "loss")
+        assert {"var(--main)", "var(--accent)", "var(--ink)", "var(--faint)"} <= set(re.findall(r"var\([a-z-]+\)", svg))
+        assert not re.search(r"#[0-9a-f]{6}\b(?!\))", re.sub(r'(id|href)="[^"]*"|url\([^)]*\)', "", svg))
+
+    def test_leave_out_the_first_epochs_of_many(self, job: Job, made: list[Artifact]) -> None:
+        assert "The first 10 epochs are not drawn" in Page(render(job, made)).text
+        short = {"epochs": 3, "metrics": {"loss": [3.0, 2.0, 1.0]}, "stopped": "no progress for 10 epochs"}
+        train = next(a for a in made if a.node == "train")
+        put(train, "history.json", **short)
+        page = Page(render(job, without(made, "cross_validate")))
+        assert "The first 10 epochs" not in page.text
+        assert "Final fit: loss by epoch" in page.text
+        assert "Stopped early: no progress for 10 epochs." in page.text
+
+    def test_of_many_predictions_stay_small(self) -> None:
+        truth = np.random.default_rng(0).normal(size=(20_000, 1))
+        assert len(reporting.draw_predictions(truth, truth * 0.9, "price")) < 300_000
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(None, "–"), (2.46422, "2.464"), (1e-7, "1e-07"), (123456.7, "123,457"), (3, "3"), ("a", "a")],
+)
+def test_numbers_are_short(value: object, words: str) -> None:
+    assert number(value) == words
+
+
+@pytest.mark.parametrize(
+    ("count", "words"), [(None, "–"), (0, "0 B"), (999, "999 B"), (57_100, "57.1 KB"), (2e9, "2.0 GB")]
+)
+def test_sizes_have_a_unit(count: float | None, words: str) -> None:
+    assert size(count) == words
+
+
+def test_nothing_heavy_is_loaded_by_the_module_or_the_plan() -> None:
+    script = "import sys, headrace.reporting; print([m for m in ('matplotlib', 'numpy', 'jinja2') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"
