@@ -101,7 +101,7 @@ def as_task(
     def call(job: Job, *inputs: Any, **named: Any) -> Artifact:
         hear_the_core()
         if flow_run.id:
-            begin(flow_run.id)
+            server.hold(flow_run.id)
         state = run(
             opaque(job),
             *map(untouched, inputs),
@@ -160,13 +160,6 @@ def concluded(summary: Summary) -> Any:
 def flow_run_name() -> str:
     """The name of a flow run: the job in a few words, as the command line and the report name it."""
     return Job.model_construct(workload=flow_run.flow_name, **flow_run.parameters).title
-
-
-@cache
-def begin(flow_run_id: str) -> None:
-    """Once for each flow run: mark it as alive, and say where to watch it."""
-    server.hold(flow_run_id)
-    log.info("watch this run: %s", flow_run.ui_url, extra={"send_to_api": False})
 
 
 _counted: ContextVar[list[UUID]] = ContextVar("counted")
