@@ -131,9 +131,7 @@ def main() -> None:
     request = job(options.data, options.epochs)
     records = preprocess(request, download(request))
     path = home() / "benchmark-request.json"
-    write_json(
-        path, {"job": request.model_dump(mode="json"), "path": str(records.path), "digest": records.digest}
-    )
+    write_json(path, {"job": request.model_dump(mode="json"), "path": str(records.path), "digest": records.digest})
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "plain": []}
     for turn in range(options.repeats):
         for side, found in runs.items():

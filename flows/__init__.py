@@ -4,7 +4,8 @@ Rules of this folder:
 
 - A file, its flow, its deployments in `prefect.yaml` and the workload have one name.
 - The flow is written out (`@flow def name(…)`), never made by a function: people find it, and so does `prefect deploy`.
-- Its parameters are flat and typed: Prefect makes the form from them, and refuses what does not fit before a run exists.
+- Its parameters are flat and typed: Prefect makes the form from them, and refuses what does not fit before anything
+  runs.
 - A file may be executed twice, under two names, with this folder first on the path of modules: so absolute imports
   only, nothing registered at import, no TensorFlow, and no name that a module of Python or of a package has.
 - Nothing here is imported by tasks, workloads or the core.

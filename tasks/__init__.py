@@ -1,4 +1,4 @@
-"""The stages of the core as Prefect tasks: what a stage *does* stands in `headrace`, how a run of it *shows* stands here.
+"""The stages of the core as Prefect tasks: `headrace` holds what a stage *does*, this folder how a run of it *shows*.
 
 Rules of this folder:
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from headrace.artifacts import Artifact
 from headrace.downloading import download as stage
 from headrace.jobs import Job
+from headrace.reporting import size
 from tasks import showing
 from tasks.policies import HOUR, as_task, source_of
 
@@ -16,7 +17,7 @@ def files(job: Job, raw: Artifact) -> None:
     if facts["data"] == "synthetic":
         title += ", made up by the workload's twin: nothing here says how good the model is"
     rows = [
-        {"file": name, "bytes": entry["size"], "vouched by": entry["vouched_by"], "sha256": entry["sha256"]}
+        {"file": name, "size": size(entry["size"]), "vouched by": entry["vouched_by"], "sha256": entry["sha256"]}
         for name, entry in facts["files"].items()
     ]
     showing.table(job, "data", rows, title)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from headrace.artifacts import Artifact
 from headrace.evaluating import evaluate as stage
 from headrace.jobs import Job
+from headrace.reporting import number
 from tasks import showing
 from tasks.policies import HOUR, as_task
 
@@ -16,7 +17,7 @@ def metrics(job: Job, evaluation: Artifact) -> None:
         {
             "metric": name,
             "value": value,
-            "interval": " to ".join(showing.number(bound) for bound in facts["intervals"].get(name, ())),
+            "interval": " to ".join(number(bound) for bound in facts["intervals"].get(name, ())),
             **{f"{which} baseline": values.get(name) for which, values in facts["baselines"].items()},
         }
         for name, value in facts["metrics"].items()

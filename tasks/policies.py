@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from prefect import task
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
@@ -86,9 +86,8 @@ def as_task(
     carry_out.__name__ = carry_out.__qualname__ = stage.__name__
     carry_out.__doc__ = stage.__doc__
     run = task(
-        carry_out,
         name=name,
-        task_run_name=run_name,
+        task_run_name=cast(Any, run_name),
         tags={"headrace", name},
         cache_policy=NO_CACHE,
         persist_result=False,
@@ -96,7 +95,7 @@ def as_task(
         retries=len(retry_delays),
         retry_delay_seconds=list(retry_delays),
         retry_condition_fn=may_pass,
-    )
+    )(carry_out)
 
     def call(job: Job, *inputs: Any, **named: Any) -> Artifact:
         hear_the_core()
@@ -108,8 +107,8 @@ def as_task(
             return_state=True,
             **{key: untouched(value) for key, value in named.items()},
         )
-        _counted.get([]).append(state.state_details.task_run_id)
-        outcome = state.result(raise_on_failure=False)
+        _counted.get([]).append(str(state.state_details.task_run_id))
+        outcome: Any = state.result(raise_on_failure=False)
         if isinstance(outcome, TimeoutError):
             raise StageFailed(f"{state.name}: {name} has taken longer than {timeout:,.0f} s.") from outcome
         if isinstance(outcome, BaseException):
@@ -138,7 +137,7 @@ def may_pass(_task: object, _run: object, state: State[Any]) -> bool:
 # --------------------------------------------------------------------------------------------- flow runs
 
 
-class Rejected(HeadraceError):
+class Rejected(HeadraceError):  # noqa: N818 (it is the name of a state)
     """Everything ran, and the verdict is *fail*."""
 
     exit_code = EXIT_VERDICT
@@ -162,13 +161,13 @@ def flow_run_name() -> str:
     return Job.model_construct(workload=flow_run.flow_name, **flow_run.parameters).title
 
 
-_counted: ContextVar[list[UUID]] = ContextVar("counted")
+_counted: ContextVar[list[str]] = ContextVar("counted")
 
 
 @contextlib.contextmanager
-def counted() -> Iterator[list[UUID]]:
+def counted() -> Iterator[list[str]]:
     """Collect the ids of all task runs that are made in this context."""
-    made: list[UUID] = []
+    made: list[str] = []
     token = _counted.set(made)
     try:
         yield made
@@ -198,7 +197,7 @@ def meter(title: str, total: float) -> Iterator[Advance]:
         nonlocal bar
         with optional(f"the progress of {title}"):
             if bar is None:
-                bar = create_progress_artifact(percent, description=f"{title}: {words}")
+                bar = cast("UUID", create_progress_artifact(percent, description=f"{title}: {words}"))
             else:
                 update_progress_artifact(bar, percent, description=f"{title}: {words}")
 

@@ -24,15 +24,12 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from headrace.artifacts import home, locked, read_json, system_errors, write_json
 from headrace.errors import SystemTrouble
 from headrace.projects import root
 from headrace.running import born
-
-if TYPE_CHECKING:
-    from uuid import UUID
 
 log = logging.getLogger("headrace.server")
 
@@ -40,7 +37,8 @@ HOST = "127.0.0.1"
 POOL = "headrace"
 START_SECONDS = 180.0
 """A slow, busy machine has needed more than a minute for what takes four seconds elsewhere."""
-STOP_SECONDS = 20.0
+STOP_SECONDS = 45.0
+"""A worker gives the run that it carries out half a minute to end."""
 RECORD_SECONDS = 60.0
 
 Server = dict[str, Any]
@@ -387,12 +385,12 @@ def _alone(path: Path) -> Iterator[None]:
 # --------------------------------------------------------------------------------------------- records of runs
 
 
-def await_records(task_runs: Sequence[UUID]) -> None:
+def await_records(task_runs: Sequence[str]) -> None:
     """Wait until the server has recorded the end of these task runs: it writes them down in its own time."""
     from prefect import get_client
 
     done = {"type": {"any_": ["COMPLETED", "FAILED", "CRASHED", "CANCELLED"]}}
-    wanted = {"task_runs": {"id": {"any_": [str(number) for number in task_runs]}, "state": done}}
+    wanted = {"task_runs": {"id": {"any_": list(task_runs)}, "state": done}}
     deadline = time.monotonic() + RECORD_SECONDS
     with get_client(sync_client=True) as client:
         while task_runs:
@@ -432,7 +430,7 @@ def _bury_the_dead(*, others: bool = False) -> None:
     from prefect.states import Crashed
 
     unfinished = [objects.StateType.RUNNING, objects.StateType.PENDING, objects.StateType.CANCELLING]
-    crashed = Crashed(message="The process ended without a word: killed, out of memory, or its worker was stopped.")
+    crashed: objects.State[Any] = Crashed(message="The process has ended: killed, out of memory, or with its worker.")
     with get_client(sync_client=True) as client:
         unfinished_flow = filters.FlowRunFilter(state={"type": {"any_": unfinished}})
         for run in client.read_flow_runs(flow_run_filter=unfinished_flow):

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-import math
-import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from headrace.jobs import Job
+from headrace.reporting import number
 
 LIMIT = 150_000
 """Bytes in one artifact: the browser takes seconds for a megabyte, and hangs at five."""
@@ -52,18 +51,6 @@ def grid(values: Sequence[Row]) -> str:
     columns = list(dict.fromkeys(column for row in values for column in row))
     cells = [columns, ["---"] * len(columns), *([number(row.get(column)) for column in columns] for row in values)]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in cells)
-
-
-def number(value: Any) -> str:
-    """A value for people: four digits of a fraction, thousands set apart, nothing for None."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if not isinstance(value, numbers.Real):
-        return str(value)
-    whole = math.isfinite(value) and float(value).is_integer() and abs(value) < 1e15
-    return f"{int(value):,}" if whole else f"{value:.4g}"
 
 
 def chart(

@@ -284,12 +284,13 @@ def cli() -> None:
 
 @cli.command("list")
 @click.option("--markdown", is_flag=True, help="Print the table of the README instead.")
-def list_workloads(markdown: bool) -> int:
+@click.option("--write", is_flag=True, help="Bring the table in README.md up to date instead.")
+def list_workloads(markdown: bool, write: bool) -> int:
     """List the workloads of the project."""
-    if markdown:
+    if markdown or write:
         from headrace import cataloguing
 
-        click.echo(cataloguing.table(projects.root()))
+        click.echo(f"wrote {cataloguing.write(projects.root())}" if write else cataloguing.table(projects.root()))
         return EXIT_OK
     pipelines: list[Pipeline] = []
     problems: list[HeadraceError] = []
@@ -656,7 +657,8 @@ def doctor(fix: bool) -> int:
     """
     from headrace import doctoring
 
-    findings = doctoring.examine(fix=fix)
+    with system_errors("mending"):
+        findings = doctoring.examine(fix=fix)
     words = {"ok": "ok", "trouble": "TROUBLE", "fixed": "fixed", "note": "note"}
     show_table(
         ("check", "state", "what was found", "remedy"),

@@ -130,7 +130,7 @@ def _fetch(job: Job, room: Room, files: tuple[File, ...]) -> None:
         file.name: {
             "way": had.way,
             "place": had.place,
-            **{key: had.words[key] for key in ("kind", "source") if key in had.words and had.vouched_by == "mirror"},
+            **{key: had.words[key] for key in ("kind", "source") if key in had.words},
             "pinned": file.model_dump(),
         }
         for file, had in held.items()

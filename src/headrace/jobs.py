@@ -65,7 +65,7 @@ def source_named(pipeline: Pipeline, name: str) -> Source:
     """
     if name in pipeline.sources:
         return pipeline.sources[name]
-    if os.sep in name or Path(name).suffix:
+    if _is_path(name):
         from headrace.tables import own_table
 
         return own_table(Path(name), like=pipeline.sources[pipeline.default_source])
@@ -73,6 +73,10 @@ def source_named(pipeline: Pipeline, name: str) -> Source:
         f"{pipeline.name} has no source `{name}`: {nearest(name, pipeline.sources)}",
         expected="one of the workload's sources, or the path of a CSV or Parquet file",
     )
+
+
+def _is_path(name: str) -> bool:
+    return os.sep in name or bool(Path(name).suffix)
 
 
 def resolve(

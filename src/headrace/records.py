@@ -13,6 +13,9 @@ import pyarrow as pa
 SHARD_BYTES = 100 * 2**20
 """A shard is closed when it holds this much: large enough to be read in one sweep, small enough to be shared out."""
 
+FRAME = 16
+"""Bytes that TFRecord puts around each example: its length and two checksums."""
+
 
 @dataclass(frozen=True)
 class Written:
@@ -53,7 +56,7 @@ def write(folder: Path, split: str, batches: Iterable[pa.RecordBatch], shard_byt
                     room = shard_bytes
                 writer.write(example)
                 examples += 1
-                room -= len(example)
+                room -= len(example) + FRAME
     named = [path.with_name(f"{path.name}-of-{len(unnamed):05d}") for path in unnamed]
     for before, after in zip(unnamed, named, strict=True):
         os.replace(before, after)

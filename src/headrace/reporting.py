@@ -290,6 +290,7 @@ VOUCHED = {
     "mirror": "the mirror, in its own list of digests: packed anew, so that the publisher's digest can't match",
     "twin": "nobody: made up by the workload's twin",
     "user": "the user who gave the file",
+    "nobody": "nobody",
 }
 """Who vouches for a file."""
 
@@ -349,8 +350,8 @@ def _figures(
         )
     history = read_json(at["train"].path / "history.json") if "train" in at else None
     if history:
-        wanted = (evaluation or {}).get("primary")
-        metric = wanted if wanted in history["metrics"] else "loss"
+        wanted = (evaluation or {}).get("primary", "")
+        metric: str = wanted if wanted in history["metrics"] else "loss"
         stopped = f" Stopped early: {history['stopped']}." if history.get("stopped") else ""
         found.append(
             {

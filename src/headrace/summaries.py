@@ -23,7 +23,7 @@ Array = np.ndarray[Any, Any]
 
 PERCENT = 100
 """A finished distribution is cut at the percentiles: fine enough for every coarser set of quantile buckets."""
-MOST_BINS = 2**20
+MOST_BINS = 2**18
 """Values that are told apart while they are counted, over all positions of a feature together (a few megabytes)."""
 LEAST_BINS = 2**10
 """… and at one position, however many positions there are."""

@@ -124,7 +124,7 @@ def _column(values: np.ndarray) -> pa.Array:
     import numpy as np
     import pyarrow as pa
 
-    flat = np.ascontiguousarray(values).reshape(-1)
+    flat = values.reshape(-1)
     if flat.dtype.kind == "f":
         # What is too large becomes infinite, which the schema refuses with its place.
         with np.errstate(over="ignore"):

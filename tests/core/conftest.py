@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import resource
+import signal
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from headrace import projects
+from headrace.__main__ import main
 from headrace.artifacts import Artifact, write_json
 from headrace.chain import Stages
 from headrace.jobs import Job
@@ -104,6 +110,42 @@ def edit(project: Path) -> Edit:
         _forget_workloads()
 
     return replace
+
+
+@dataclass
+class Result:
+    """What a command line has come to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """Standard output, which must be one JSON object and nothing else."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def headrace(capsys: pytest.CaptureFixture[str]) -> Callable[..., Result]:
+    """Run one command line in this process: `headrace("run", "tiny")`."""
+
+    def call(*words: str) -> Result:
+        capsys.readouterr()
+        code = main(words)
+        return Result(code, *capsys.readouterr())
+
+    return call
+
+
+@pytest.fixture
+def full_disk() -> Iterator[Callable[[], None]]:
+    """From the call on, no file of this process can grow beyond 50 kB."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    signal.signal(signal.SIGXFSZ, handler)
 
 
 # ---------------------------------------------------------------------------------------------- stand-ins

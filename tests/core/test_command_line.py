@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,37 +17,12 @@ from typing import Any
 import click
 import pytest
 
-from headrace.__main__ import main
 from headrace.artifacts import home, read_json, write_json
 from headrace.chain import Stages
 from headrace.errors import DataError, Diverged, SystemTrouble
 
-
-@dataclass
-class Result:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        """Standard output, which must be one JSON object and nothing else."""
-        return json.loads(self.out)
-
-
-Headrace = Callable[..., Result]
-
-
-@pytest.fixture
-def headrace(capsys: pytest.CaptureFixture[str]) -> Headrace:
-    """Run one command line in this process: `headrace("run", "tiny")`."""
-
-    def call(*words: str) -> Result:
-        capsys.readouterr()
-        code = main(words)
-        return Result(code, *capsys.readouterr())
-
-    return call
+Headrace = Callable[..., Any]
+"""`headrace("run", "tiny")` gives code, out, err and, of what must be one JSON object, json."""
 
 
 @pytest.fixture

@@ -61,7 +61,7 @@ class Web(ThreadingHTTPServer):
         """Method, path and range of each request."""
         self.ranges = True
         self.faults: list[int | str] = []
-        """What to do wrong, request by request: answer a status, break off after so many bytes ("-100"), …"""
+        """What to do wrong, request by request: answer a status, "break 100" off after 100 bytes, …"""
         self.pause = 0.0
 
     def gets(self, path: str = f"/{NAME}") -> list[str | None]:
@@ -100,24 +100,25 @@ class Handler(BaseHTTPRequestHandler):
             begin = 0 if fault == "range" else start
             self.send_header("Content-Range", f"bytes {begin}-{len(body) - 1}/{len(body)}")
         body = body[start:]
-        length = len(body) + {"long": 50, "short": -50}.get(fault, 0)
-        if fault != "unknown":
-            self.send_header("Content-Length", str(length))
+        if fault.startswith("chunked"):
+            self.send_header("Transfer-Encoding", "chunked")
+        elif not fault.startswith("unknown"):
+            self.send_header("Content-Length", str(len(body) + {"long": 50, "short": -50}.get(fault, 0)))
         self.end_headers()
         if self.command == "HEAD":
             return
-        sent = body[: int(fault.removeprefix("break "))] if fault.startswith("break ") else body
+        _, _, limit = fault.partition("break ")
         with contextlib.suppress(ConnectionError):
-            self.wfile.write(sent)
+            self.wfile.write(f"{len(body):x}\r\n".encode() * fault.startswith("chunked"))
+            self.wfile.write(body[: int(limit)] if limit else body)
 
     def log_message(self, *words: Any) -> None:
         """Say nothing on standard error."""
 
 
 @pytest.fixture
-def web(monkeypatch: pytest.MonkeyPatch) -> Iterator[Web]:
+def web() -> Iterator[Web]:
     """A web server on this machine."""
-    monkeypatch.setenv("no_proxy", "127.0.0.1")
     with Web() as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
@@ -207,7 +208,8 @@ def left_behind(home: Path) -> list[str]:
 
 
 @pytest.fixture(autouse=True)
-def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+def _impatient_and_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.setattr(fetching, "BACK_OFF", 0.01)
     monkeypatch.setattr(fetching, "CHUNK", 100)
 
@@ -269,6 +271,23 @@ class TestOrder:
 
         assert (bytes_of(raw), way(raw), cached.read_bytes()) == (BYTES, "origin", BYTES)
         assert f"{NAME} in the cache is damaged" in caplog.text
+
+    def test_a_damaged_file_in_the_cache_is_dropped_even_if_it_can_not_be_fetched_again(
+        self, offline: str, pin: Pin, job: JobFactory, headrace_home: Path
+    ) -> None:
+        pin(offline)
+        cached = headrace_home / "cache" / sha256(BYTES) / NAME
+        cached.parent.mkdir(parents=True)
+        cached.write_bytes(BYTES[:-1])
+        with pytest.raises(Unavailable, match="it is not in the cache"):
+            download(job(data="real"))
+        assert not cached.exists()
+
+    def test_what_is_linked_to_the_cache_can_not_be_edited_by_mistake(
+        self, origin: Web, pin: Pin, job: JobFactory
+    ) -> None:
+        pin(origin.url)
+        assert (download(job(data="real")).path / NAME).stat().st_mode & 0o222 == 0
 
     def test_a_second_run_asks_nobody(self, origin: Web, pin: Pin, job: JobFactory) -> None:
         pin(origin.url)
@@ -360,7 +379,7 @@ class TestMirror:
         """It names a folder of the cache."""
         pin(offline)
         web.files[f"/{NAME}"] = OTHERS
-        web.files["/MANIFEST.json"] = json.dumps([{"file": NAME, "sha256": "../../../elsewhere"}]).encode()
+        web.files["/MANIFEST.json"] = json.dumps([{"file": NAME, "sha256": "../../elsewhere"}]).encode()
         monkeypatch.setenv("HEADRACE_MIRROR", web.url)
         with pytest.raises(DataError, match="Wrong checksum"):
             download(job(data="real"))
@@ -448,9 +467,9 @@ class TestMirrorOnTheWeb:
     def _is_set(self, web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HEADRACE_MIRROR", web.url)
 
-    def test_gives_what_its_manifest_lists(self, web: Web, offline: str, pin: Pin, job: JobFactory) -> None:
+    @pytest.mark.parametrize("path", [f"boston_housing/{NAME}", NAME])
+    def test_gives_what_its_manifest_lists(self, web: Web, offline: str, pin: Pin, job: JobFactory, path: str) -> None:
         pin(offline)
-        path = f"boston_housing/{NAME}"
         web.files[f"/{path}"] = OTHERS
         entry = {"file": path, "bytes": len(OTHERS), "sha256": sha256(OTHERS), "kind": "packed anew"}
         web.files["/MANIFEST.json"] = json.dumps([entry]).encode()
@@ -500,6 +519,15 @@ class TestOrigin:
 
         assert origin.gets() == [None, "bytes=1000-", "bytes=1500-"]
         assert bytes_of(raw) == BYTES
+
+    @pytest.mark.parametrize("fault", ["unknown break 1000", "chunked break 1000"])
+    def test_a_broken_connection_is_noticed_though_no_length_was_announced(
+        self, origin: Web, pin: Pin, job: JobFactory, fault: str
+    ) -> None:
+        pin(origin.url, size=len(BYTES) if fault.startswith("unknown") else None)
+        origin.faults = [fault]
+        assert bytes_of(download(job(data="real"))) == BYTES
+        assert origin.gets() == [None, "bytes=1000-"]
 
     def test_a_later_run_goes_on_where_an_earlier_one_gave_up(
         self, origin: Web, pin: Pin, job: JobFactory, headrace_home: Path
@@ -800,9 +828,13 @@ class TestAuto:
 
 
 class TestTwin:
-    def test_does_not_depend_on_the_seed_of_training(self, job: JobFactory) -> None:
-        first = download(job(seed=0))
-        assert (download(job(seed=1)).state, download(job(seed=1)).path) == ("skipped", first.path)
+    def test_does_not_depend_on_the_seed_of_training(self, job: JobFactory, tmp_path: Path) -> None:
+        first = download(job(seed=5))
+        twin = job().origin.twin
+        assert twin
+        twin(tmp_path, 0)
+        assert bytes_of(first) == (tmp_path / NAME).read_bytes()
+        assert download(job(seed=1)).path == first.path
 
     def test_its_code_counts_only_where_it_may_be_called(self, job: JobFactory) -> None:
         facts = {data: downloading._facts(job(data=data)) for data in ("synthetic", "auto", "real")}

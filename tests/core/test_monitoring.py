@@ -126,6 +126,16 @@ class TestDrift:
         thresholds = [held_against(new, known, false_alarms=f)["columns"][0]["threshold"] for f in (0.2, 0.01, 1e-4)]
         assert thresholds == sorted(thresholds)
 
+    def test_is_measured_by_exact_shares_of_quantile_buckets(self) -> None:
+        known, new = sample(400, seed=0), sample(1000, seed=1)
+        column = held_against(new, known)["columns"][0]
+        reference, current = (x["facts"][:, 0].astype(np.float32) for x in (known, new))
+        cuts = np.quantile(reference, np.arange(1, 10) / 10, method="inverted_cdf")
+        shares = [np.bincount(np.searchsorted(cuts, x), minlength=10) / len(x) for x in (reference, current)]
+        assert column["distance"] == pytest.approx(float(np.sqrt(divergence(*shares))), rel=1e-12)
+        outside = (current < reference.min()) | (current > reference.max())
+        assert column["current"]["outside"] == outside.mean()
+
     def test_is_told_the_same_way_each_time(self) -> None:
         assert held_against(sample(50, 1), sample(400, 0)) == held_against(sample(50, 1), sample(400, 0))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -173,11 +174,23 @@ class TestRecords:
         np.testing.assert_array_equal(found["pairs"][:, :, 1], found["features"])
         assert found["label"].tolist() == [str(int(v)).encode() for v in found["features"][:, 0]]
 
-    def test_keep_the_order_of_the_examples(self, toy: Any) -> None:
-        data = splits(train=1000)
-        data["train"]["price"] = np.arange(1000.0)[:, None]
-        records = preprocess(*toy(data))
-        assert arrays(records.path, "train")["price"][:, 0].tolist() == list(range(1000))
+    def test_keep_the_order_of_the_examples_also_where_a_batch_takes_long(self, toy: Any) -> None:
+        data = splits(train=200)
+        data["train"]["features"][:, 0] = data["train"]["price"][:, 0] = np.arange(200)
+
+        def wait(first: Any) -> Any:
+            time.sleep(0.2 if first == 0 else 0)
+            return first
+
+        def slow(batch: Any) -> Any:
+            import tensorflow as tf
+
+            first = tf.numpy_function(wait, [batch["features"][0, 0]], tf.float32)
+            with tf.control_dependencies([first]):
+                return {name: tf.identity(values) for name, values in batch.items()}
+
+        records = preprocess(*toy(data, preprocess=lambda statistics: slow))
+        assert arrays(records.path, "train")["price"][:, 0].tolist() == list(range(200))
 
     def test_hold_every_split_that_the_source_has(self, toy: Any) -> None:
         data = splits()

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import resource
-import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -287,16 +285,6 @@ class TestFailure:
         with pytest.raises(SystemTrouble, match="Not allowed to write while preparing stage `gather`") as caught:
             gather(tiny())
         assert "HEADRACE_HOME" in str(caught.value)
-
-
-@pytest.fixture
-def full_disk() -> Iterator[Callable[[], None]]:
-    """From the call on, no file of this process can grow beyond 100 kB."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, handler)
 
 
 class TestProcesses:

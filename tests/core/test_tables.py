@@ -154,6 +154,14 @@ class TestBatches:
         back = to_arrays(batch, {"image": Feature(shape=(3, 4))})
         np.testing.assert_array_equal(back["image"], images)
 
+    def test_do_not_mind_how_an_array_lies_in_memory(self) -> None:
+        x = np.arange(24, dtype=np.float32).reshape(4, 6)
+        (batch,) = batches({"x": x[::2, ::-2], "y": x[::2, 1], "z": np.asfortranarray(x)[:2]})
+        back = to_arrays(batch, {"x": Feature(shape=(3,)), "y": Feature(), "z": Feature(shape=(6,))})
+        np.testing.assert_array_equal(back["x"], x[::2, ::-2])
+        np.testing.assert_array_equal(back["y"], x[::2, 1])
+        np.testing.assert_array_equal(back["z"], x[:2])
+
     def test_of_a_slice_give_the_slice(self) -> None:
         """A slice of a list column keeps the whole column's values behind it."""
         (batch,) = batches({"x": np.arange(10.0).reshape(5, 2)})
@@ -214,6 +222,16 @@ class TestTables:
         rows = read(table("town,rooms\nNA,9007199254740993\n Ulm,-2\n"), features)
         assert rows["rooms"].tolist() == [9007199254740993, -2]
         assert rows["town"].tolist() == ["NA", " Ulm"]
+
+    def test_numbers_are_those_that_an_archive_of_doubles_gives(self, table: Write) -> None:
+        """Read as float32 at once, this one would be rounded up: rounded twice, it is not."""
+        text = "16777217.00000000001"
+        rows = read(table(GOOD.replace("6.5", text)))
+        assert rows["features"][0, 0] == np.float32(float(text)) == 16777216
+
+    def test_a_cell_with_a_line_break_is_one_cell_in_a_large_file_too(self, table: Write) -> None:
+        path = table("RM,AGE,MEDV,note\n" + '1,2,3,"a\nb"\n' * 150_000)
+        assert len(read(path)["price"]) == 150_000
 
     def test_a_large_table_is_cut_into_batches(self, table: Write) -> None:
         path = table("RM,AGE,MEDV\n" + "1,2,3\n" * 10_000)
@@ -337,9 +355,10 @@ class TestRefusals:
 
     @pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
     def test_another_encoding(self, table: Write, encoding: str) -> None:
-        said = refusal(table("RM,AGE,MEDV,town\n1,2,3,Ulm\n4,5,6,Köln\n".encode(encoding)))
+        text = "RM,AGE,MEDV,town\n" + "1,2,3,Ulm\n" * 5_000 + "4,5,6,Köln\n"
+        said = refusal(table(text.encode(encoding)))
         assert said.startswith("houses.csv can't be read as CSV.")
-        assert f"letters on line {3 if encoding == 'latin-1' else 1} that are not UTF-8" in said
+        assert f"letters on line {5_002 if encoding == 'latin-1' else 1} that are not UTF-8" in said
 
     def test_a_truncated_parquet_file(self, table: Write) -> None:
         path = table({"RM": [1.0], "AGE": [1.0], "MEDV": [1.0]})
@@ -351,6 +370,17 @@ class TestRefusals:
         assert 'RM holds text instead of a number on row 2 ("six")' in said
         assert "AGE is empty on row 1" in said
         assert 'MEDV, the target, has no value on row 2 ("nan")' in said
+
+    def test_nothing_but_a_nan_in_a_parquet_file(self, table: Write) -> None:
+        said = refusal(table({"RM": [6.5], "AGE": [65.0], "MEDV": [float("nan")]}))
+        assert "MEDV, the target, has no value on row 1" in said
+
+    def test_whole_numbers_that_a_parquet_file_holds_in_another_type_are_no_problem(self, table: Write) -> None:
+        features = {"rooms": Feature(dtype="int64"), "river": Feature(dtype="int64")}
+        said = refusal(table({"rooms": [5.0, 1.5], "river": [True, None]}), features)
+        assert 'rooms is no whole number on row 2 ("1.5")' in said
+        assert "river is empty on row 2" in said
+        assert "row 1" not in said
 
     def test_a_vector_without_column_names(self, table: Write) -> None:
         with pytest.raises(ConfigError, match="`x` can't be read from a table: it names no columns"):

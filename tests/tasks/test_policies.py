@@ -197,9 +197,7 @@ def test_the_log_lines_of_the_core_are_in_the_logs_of_the_run(job: JobFactory, p
     assert logs.count("404 examples read") == 1
 
 
-def test_long_work_shows_its_progress(
-    job: JobFactory, prefect_server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_work_shows_its_progress(job: JobFactory, prefect_server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(policies, "PROGRESS_SECONDS", 0.0)
 
     def act() -> None:

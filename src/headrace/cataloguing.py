@@ -1,0 +1,128 @@
+"""The README's table of workloads, made from the specs (promises, the book's figures) and the measured results.
+
+`docs/results.json` holds what was measured: workload → variant → metric, values by seed, command, date.
+
+```json
+{"tiny": {"plain": {"metric": "mae", "values": {"0": 2.41, "1": 2.5}, "command": "headrace run …", "date": "…"}}}
+```
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from headrace import projects
+from headrace.artifacts import write_atomically
+from headrace.errors import ConfigError
+from headrace.spec import Pipeline, Promise
+
+BEGIN, END = "<!-- workloads:begin -->", "<!-- workloads:end -->"
+
+HEADINGS = ("workload", "what it predicts", "book", "variant", "promise", "the book's figure", "measured")
+
+Measured = Mapping[str, Any]
+
+
+def table(root: Path) -> str:
+    """The table in Markdown, and below it the seeds and the commands.
+
+    Args:
+        root: The project.
+
+    Raises:
+        ConfigError: `docs/results.json` is not as described above, or names a workload or variant that is not there.
+    """
+    results = _results(root / "docs" / "results.json")
+    lines = [_row(HEADINGS), _row(["---"] * len(HEADINGS))]
+    details: list[str] = []
+    for name in projects.names():
+        pipeline = projects.load(name)
+        found = results.pop(name, {})
+        lines += [_row(cells) for cells in _rows(pipeline, dict(found))]
+        details += [
+            f"- `{name}` `{variant}`, {one['date']}, `{one['command']}`: {one['metric']} {_seeds(one)}"
+            for variant, one in found.items()
+        ]
+    if results:
+        raise ConfigError(f"docs/results.json names workloads that are not there: {', '.join(results)}")
+    return "\n".join([*lines, *(["", *details] if details else [])])
+
+
+def insert(text: str, content: str) -> str:
+    """A text with this content between the markers.
+
+    Raises:
+        ConfigError: The markers are not there, or not in order.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ConfigError("README.md has no place for the table.", expected=f"{BEGIN} and, below it, {END}")
+    return f"{before}{BEGIN}\n{content}\n{END}{after}"
+
+
+def write(root: Path) -> Path:
+    """Bring the README's table up to date and return the README's path."""
+    path = root / "README.md"
+    write_atomically(path, insert(path.read_text(), table(root)).encode())
+    return path
+
+
+def _rows(pipeline: Pipeline, found: dict[str, Measured]) -> Iterator[list[str]]:
+    """A row for each variant; what the whole workload has in common stands in the first one."""
+    common = [f"[`{pipeline.name}`](pipelines/{pipeline.name}.py)", pipeline.title, pipeline.book]
+    for name, variant in pipeline.variants.items():
+        measured = found.pop(name, None)
+        promises = variant.promises or (None,)
+        for promise in promises:
+            yield [*common, f"`{name}`", *_promised(promise), _measured(promise, measured)]
+            common = [""] * 3
+    if found:
+        raise ConfigError(f"docs/results.json names variants that {pipeline.name} has not: {', '.join(found)}")
+
+
+def _promised(promise: Promise | None) -> tuple[str, str]:
+    if promise is None:
+        return "", ""
+    where = "test" if promise.on == "test" else "cross-validated"
+    source = f" ({promise.source})" if promise.source else ""
+    return f"{where} {promise.metric} {promise.bounds}", f"{promise.book:g}{source}" if promise.book is not None else ""
+
+
+def _measured(promise: Promise | None, measured: Measured | None) -> str:
+    """Mean and range over the seeds, if it is what was promised that was measured."""
+    if measured is None or (promise and promise.metric != measured["metric"]):
+        return ""
+    values = list(measured["values"].values())
+    mean = sum(values) / len(values)
+    kept = "" if promise is None or all(promise.holds(value) for value in values) else ", **promise not kept**"
+    seeds = f"{len(values)} seeds" if len(values) > 1 else "1 seed"
+    return f"{mean:.3f} ({min(values):.3f} to {max(values):.3f}, {seeds}){kept}"
+
+
+def _seeds(measured: Measured) -> str:
+    return ", ".join(f"{value:.3f} (seed {seed})" for seed, value in measured["values"].items())
+
+
+def _row(cells: Any) -> str:
+    return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
+
+
+def _results(path: Path) -> dict[str, dict[str, Measured]]:
+    if not path.is_file():
+        return {}
+    expected = '{workload: {variant: {"metric": …, "values": {seed: number}, "command": …, "date": …}}}'
+    try:
+        results: dict[str, dict[str, Measured]] = json.loads(path.read_text())
+        for variants in results.values():
+            for measured in variants.values():
+                [float(value) for value in measured["values"].values()]
+                [measured[name] for name in ("metric", "command", "date")]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{path.name} can't be used.", expected=expected, received=f"{type(error).__name__}: {error}"
+        ) from error
+    return results

@@ -1,0 +1,87 @@
+"""What people see of a run in the browser: small, readable, under stable keys."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Any
+
+import pytest
+
+from tasks import showing
+from tests.conftest import JobFactory
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.fixture
+def shown(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The artifacts that would have been made."""
+    made: list[dict[str, Any]] = []
+
+    def note(content: Any, **words: Any) -> None:
+        made.append({"content": content, **words})
+
+    monkeypatch.setattr(showing, "create_markdown_artifact", note)
+    monkeypatch.setattr(showing, "create_table_artifact", note)
+    return made
+
+
+def picture(markdown: str) -> bytes:
+    (found,) = re.findall(r"data:image/png;base64,([^)]*)\)", markdown)
+    return base64.b64decode(found)
+
+
+def test_keys_are_made_of_what_prefect_allows(job: JobFactory) -> None:
+    assert showing.key(job(), "curve-fold 2") == "house-prices-curve-fold-2"
+
+
+def test_a_table_shows_numbers_in_four_digits(job: JobFactory, shown: list[dict[str, Any]]) -> None:
+    showing.table(job(), "statistics", [{"column": "RM", "mean": 6.284634, "missing": 0}], "words")
+
+    (table,) = shown
+    assert table["content"] == [{"column": "RM", "mean": "6.285", "missing": "0"}]
+
+
+def test_a_long_table_is_cut_and_says_so(job: JobFactory, shown: list[dict[str, Any]]) -> None:
+    showing.table(job(), "drift", [{"column": n} for n in range(1000)], "Drift")
+
+    (table,) = shown
+    assert (len(table["content"]), table["description"]) == (200, "Drift (the first 200 of 1000 rows)")
+
+
+def test_text_beyond_the_limit_is_left_out_paragraph_by_paragraph(job: JobFactory, shown: list[dict[str, Any]]) -> None:
+    showing.markdown(job(), "curve", "\n\n".join(["first", "x" * showing.LIMIT, "last"]), "words")
+
+    (text,) = shown
+    assert text["content"] == "first\n\n…"
+
+
+def test_a_table_within_text_has_all_columns_of_all_rows() -> None:
+    table = showing.grid([{"metric": "mae", "value": 2.5}, {"metric": "a|b", "book": None}])
+
+    assert table.splitlines() == [
+        "| metric | value | book |",
+        "| --- | --- | --- |",
+        "| mae | 2.5 | – |",
+        "| a\\|b | – | – |",
+    ]
+
+
+def test_a_chart_is_a_small_picture_inside_the_text() -> None:
+    folds = {f"fold {k}": [30 / epoch + k for epoch in range(1, 501)] for k in range(1, 5)}
+
+    chart = showing.chart(folds, title="val_mae", bold={"mean": folds["fold 2"]}, mark=127)
+
+    assert picture(chart).startswith(PNG)
+    assert len(chart) < showing.LIMIT / 2
+
+
+def test_equal_curves_give_the_same_picture() -> None:
+    curves = {"training": [3.0, 2.0, 1.0], "held out": []}
+
+    assert showing.chart(curves, title="loss") == showing.chart(curves, title="loss")
+
+
+def test_a_curve_of_one_epoch_can_be_drawn() -> None:
+    assert picture(showing.chart({"training": [3.0]}, title="loss")).startswith(PNG)
