@@ -17,7 +17,7 @@ setup: .venv/ready ## create .venv from the lock
 
 # uv comes first, by pip and with its hash from the lock; uv then installs the rest and compiles it
 # (where only pip knows the way to the index, pip does).
-.venv/ready: requirements.lock pyproject.toml
+.venv/ready: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Headrace needs Python 3.11, 3.12 or 3.13; this is %s. Name another one: make setup PYTHON=python3.11" % sys.version.split()[0])'
 	$(PYTHON) -m venv --clear .venv
 	awk '/^uv==/{on=1} on{print} on&&!/\\$$/{exit}' requirements.lock > .venv/uv.txt

@@ -28,6 +28,7 @@ from headrace import (
 if TYPE_CHECKING:
     import keras
     import pyarrow as pa
+
     from headrace.inputs import Batch
     from headrace.summaries import Statistics
 
@@ -88,6 +89,7 @@ def read_archive(path: Path, dollars_per_unit: int) -> Mapping[str, Iterable[pa.
     The order is that of `keras.datasets`: one shuffle by the legacy generator with seed 113.
     """
     import numpy as np
+
     from headrace.tables import batches, read_arrays
 
     arrays = read_arrays(path, {"x": 2, "y": 1})

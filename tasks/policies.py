@@ -137,7 +137,7 @@ def may_pass(_task: object, _run: object, state: State[Any]) -> bool:
 # --------------------------------------------------------------------------------------------- flow runs
 
 
-class Rejected(HeadraceError):  # noqa: N818 (it is the name of a state)
+class Rejected(HeadraceError):
     """Everything ran, and the verdict is *fail*."""
 
     exit_code = EXIT_VERDICT

@@ -1,4 +1,4 @@
-"""How long work shows itself: a bar in a terminal, a line now and then elsewhere, or whatever the engine puts in place."""
+"""How long work shows itself: a bar in a terminal, a line now and then elsewhere, or what the engine puts in place."""
 
 from __future__ import annotations
 

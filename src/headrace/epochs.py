@@ -192,8 +192,8 @@ class Program:
 
     # ----------------------------------------------------------------------------------------- the graph
 
-    # Written with `tf.while_loop` rather than Python loops: converting those (AutoGraph) would take longer than training
-    # four folds of house prices does.
+    # Written with `tf.while_loop` rather than Python loops: converting those (AutoGraph) would take longer than to
+    # train four folds of house prices.
 
     def _epochs(self, train: Any, held: Any, orders: Any, epochs: Any, first: Any) -> Any:
         """Epochs until their number is done, the loss is no number, or early stopping says stop."""
@@ -211,7 +211,9 @@ class Program:
 
         rows = tf.TensorArray(tf.float32, size=orders.shape[0], element_shape=(len(self.names),))
         done, _, rows = tf.while_loop(
-            lambda done, going, _: tf.logical_and(done < epochs, going), epoch, (tf.constant(0), tf.constant(True), rows)
+            lambda done, going, _: tf.logical_and(done < epochs, going),
+            epoch,
+            (tf.constant(0), tf.constant(True), rows),
         )
         return rows.stack(), done
 

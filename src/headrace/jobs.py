@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from headrace import projects
 from headrace.errors import ConfigError, nearest
 from headrace.fingerprints import leaves
-from headrace.spec import Pipeline, Source, Spec, Variant
+from headrace.spec import Pipeline, Source, Spec, Variant, explain, spec_of
 
 Profile = Literal["smoke", "full"]
 Data = Literal["auto", "real", "synthetic"]
@@ -168,7 +168,7 @@ def _put(tree: dict[str, Any], path: str, value: Any, *, missing_is_fine: bool =
             return f"{path}: {f'`{within}` has' if within else 'there is'} no setting `{step}`: {nearest(step, known)}"
         if depth == len(parents):
             break
-        inner = _model_of(model, step)
+        inner = spec_of(model, step)
         if place.get(step) is None:
             if missing_is_fine:
                 return None
@@ -177,17 +177,6 @@ def _put(tree: dict[str, Any], path: str, value: Any, *, missing_is_fine: bool =
             return f"{path}: `{'.'.join([*parents, last][: depth + 1])}` is a single value, it has no `{last}`"
         place, model = place[step], inner
     place[last] = value
-    return None
-
-
-def _model_of(model: type[BaseModel] | None, name: str) -> type[BaseModel] | None:
-    """The spec class of a field, if it holds one (`CrossValidation | None` does)."""
-    if model is None:
-        return None
-    annotation = model.model_fields[name].annotation
-    for candidate in (annotation, *get_args(annotation)):
-        if inspect.isclass(candidate) and issubclass(candidate, BaseModel):
-            return candidate
     return None
 
 
@@ -215,24 +204,6 @@ def _evaluated(function: Callable[..., Any], annotation: Any) -> Any:
         except NameError:
             return Any
     return Any if annotation is inspect.Parameter.empty else annotation
-
-
-def explain(error: ValidationError, model: type[BaseModel] | None = None) -> list[str]:
-    """Pydantic's findings in our words, one line each: path, what is wrong, what was received, the nearest name."""
-    lines = []
-    for finding in error.errors():
-        path = ".".join(str(step) for step in finding["loc"])
-        message = finding["msg"].removeprefix("Value error, ")
-        message = message[:1].lower() + message[1:]
-        if finding["type"] == "extra_forbidden":
-            owner = model
-            for step in finding["loc"][:-1]:
-                owner = _model_of(owner, str(step)) if owner and str(step) in owner.model_fields else None
-            known = list(owner.model_fields) if owner else []
-            message = f"there is no such setting: {nearest(str(finding['loc'][-1]), known)}"
-        received = "" if isinstance(finding["input"], dict) else f"; received {finding['input']!r}"
-        lines.append(f"{path or 'settings'}: {message}{received}")
-    return lines
 
 
 # --------------------------------------------------------------------------------- requests in text form

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 DRAWS = 2_000
 """Pairs of samples from which a threshold is learned."""
+ROUNDING = 1e-6
+"""Distances up to this one are nothing but rounding: the least threshold."""
 RARE_DRAWS = 20_000
 """Samples from which the count of values out of range is learned: it is whole numbers, so its tail can't be fitted."""
 
@@ -182,7 +184,7 @@ def _distance(
         random.multinomial(then.total, expected, DRAWS) / then.total,
         random.multinomial(max(now.total, 1), expected, DRAWS) / max(now.total, 1),
     )
-    threshold = math.sqrt(_upper_quantile(drawn, chance))
+    threshold = max(math.sqrt(_upper_quantile(drawn, chance)), ROUNDING)
     # Where every value is missing nothing is left in common.
     return float(np.sqrt(divergence(expected, shares(now)))) if now.total else 1.0, threshold
 
@@ -211,19 +213,22 @@ def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 def _upper_quantile(drawn: np.ndarray, chance: float) -> float:
-    """The value that is exceeded with this probability, far out where no draw has been.
+    """The value that is exceeded with this probability, also far out where hardly a draw has been.
 
     Under no drift the divergence is a sum of squares of nearly normal numbers, whose distribution a gamma with the same
-    mean and variance follows closely (Satterthwaite); its quantile is that of Wilson and Hilferty. With 2,000 draws the
-    rate of false alarms is met within about a third for samples of hundreds, and undercut for samples of tens.
+    mean and variance follows closely (Satterthwaite); its quantile is that of Wilson and Hilferty. Samples of a few
+    rows take a few values only, which no curve follows: there the draws themselves say more.
     """
     from statistics import NormalDist
 
+    import numpy as np
+
     mean, variance = float(drawn.mean()), float(drawn.var())
-    if not variance:
-        return mean
-    ninth = variance / (9 * mean**2)
-    return min(mean * max(1 - ninth + NormalDist().inv_cdf(1 - chance) * math.sqrt(ninth), 0) ** 3, 1.0)
+    fitted = 0.0
+    if variance:
+        ninth = variance / (9 * mean**2)
+        fitted = mean * max(1 - ninth + NormalDist().inv_cdf(1 - chance) * math.sqrt(ninth), 0) ** 3
+    return min(max(fitted, float(np.quantile(drawn, 1 - chance, method="higher"))), 1.0)
 
 
 def _most_outside(random: np.random.Generator, known: int, new: int, chance: float) -> float:

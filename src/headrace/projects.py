@@ -54,9 +54,7 @@ def load(name: str) -> Pipeline:
     try:
         module = importlib.import_module(f"pipelines.{name}")
     except ValidationError as error:
-        from headrace.jobs import explain
-
-        lines = explain(error, getattr(spec, error.title, None))
+        lines = spec.explain(error, getattr(spec, error.title, None))
         raise ConfigError(
             f"pipelines/{name}.py does not describe its workload rightly, in {error.title}(…):\n"
             + "\n".join(f"  - {line}" for line in lines)

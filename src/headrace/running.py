@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import secrets
@@ -59,11 +60,9 @@ def execute(job: Job, stages: Stages, order: Order = standard, engine: str = "lo
         record["state"] = "failed" if isinstance(error, Exception) else "interrupted"
         record["error"] = str(error) if isinstance(error, HeadraceError) else f"{type(error).__name__}: {error}"
         record["seconds"] = round(time.time() - started, 2)
-        try:
+        # A disk that failed the stage can't keep the record either; the error itself is what matters.
+        with contextlib.suppress(OSError):
             write_json(folder / "run.json", record)
-        except OSError:
-            # The disk that failed the stage can't keep the record either; the error itself is what matters.
-            pass
         raise
     record |= summary(made)
     record["state"] = "completed"

@@ -214,7 +214,7 @@ def anomalies(statistics: Statistics, schema: schema_pb2.Schema) -> list[Anomaly
             missing = int(seen.missing.flat[position])
             if missing:
                 share = missing / seen.rows
-                found.append(Anomaly("error", entry.name, label, f"{share:.1%} of the values are missing"))
+                found.append(Anomaly("error", entry.name, label, f"{label}: {share:.1%} of the values are missing"))
             if domain is None or not seen.count.flat[position] or not seen.distributions:
                 continue
             low, high = domain
@@ -223,10 +223,10 @@ def anomalies(statistics: Statistics, schema: schema_pb2.Schema) -> list[Anomaly
             if outside:
                 share = outside / seen.distributions[position].total
                 reach = f"they reach from {minimum:g} to {maximum:g}"
-                text = f"{share:.1%} of the values are outside {low:g} to {high:g}: {reach}"
+                text = f"{label}: {share:.1%} of the values are outside {low:g} to {high:g}: {reach}"
                 found.append(Anomaly("warning", entry.name, label, text))
             if minimum == maximum and low < high:
-                found.append(Anomaly("warning", entry.name, label, f"every value is {minimum:g}"))
+                found.append(Anomaly("warning", entry.name, label, f"{label}: every value is {minimum:g}"))
     return found
 
 

@@ -5,12 +5,15 @@ Nothing here imports TensorFlow: a spec is read by `list`, `show`, `plan`, a dep
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from headrace.errors import nearest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -261,3 +264,35 @@ class Pipeline(Spec):
     def default_variant(self) -> str:
         """Name of the variant that is run when none is asked for."""
         return next(iter(self.variants))
+
+
+# ------------------------------------------------------------------------------------ what is wrong with a spec
+
+
+def spec_of(model: type[BaseModel] | None, name: str) -> type[BaseModel] | None:
+    """The spec class of a field, if it holds one (`CrossValidation | None` does)."""
+    if model is None:
+        return None
+    annotation = model.model_fields[name].annotation
+    for candidate in (annotation, *get_args(annotation)):
+        if inspect.isclass(candidate) and issubclass(candidate, BaseModel):
+            return candidate
+    return None
+
+
+def explain(error: ValidationError, model: type[BaseModel] | None = None) -> list[str]:
+    """Pydantic's findings in our words, one line each: path, what is wrong, what was received, the nearest name."""
+    lines = []
+    for finding in error.errors():
+        path = ".".join(str(step) for step in finding["loc"])
+        message = finding["msg"].removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
+        if finding["type"] == "extra_forbidden":
+            owner = model
+            for step in finding["loc"][:-1]:
+                owner = spec_of(owner, str(step)) if owner and str(step) in owner.model_fields else None
+            known = list(owner.model_fields) if owner else []
+            message = f"there is no such setting: {nearest(str(finding['loc'][-1]), known)}"
+        received = "" if isinstance(finding["input"], dict) else f"; received {finding['input']!r}"
+        lines.append(f"{path or 'settings'}: {message}{received}")
+    return lines

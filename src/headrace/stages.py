@@ -122,7 +122,7 @@ class Stage(Generic[P]):
     def _bind(self, job: Job, args: Any, kwargs: Any) -> dict[str, Any]:
         bound = self._signature.bind(job, None, *args, **kwargs)
         bound.apply_defaults()
-        return {name: value for name, value in list(bound.arguments.items())[2:]}
+        return dict(list(bound.arguments.items())[2:])
 
     def _node(self, bound: dict[str, Any]) -> str:
         fold = bound.get("fold")
@@ -132,9 +132,8 @@ class Stage(Generic[P]):
         """Everything that the result depends on."""
         settings = job.settings.model_dump(mode="json")
         chosen: dict[str, Any] = {name: settings[name] for name in self._settings}
-        for name, value in bound.items():
-            if not isinstance(value, Artifact | list | tuple | dict):
-                chosen[name] = value
+        plain = {name: value for name, value in bound.items() if not isinstance(value, Artifact | list | tuple | dict)}
+        chosen |= plain
         if self._facts:
             chosen |= self._facts(job)
         code: dict[str, str] = {}

@@ -338,14 +338,17 @@ def save_model(model: keras.Model, path: Path) -> None:
                 facts.pop("date_saved", None)
                 data = json.dumps(facts).encode()
             if name == "config.json":
-                numbers: dict[str, int] = {}
-                data = re.sub(
-                    r'(?<="shared_object_id": )\d+',
-                    lambda found: str(numbers.setdefault(found[0], len(numbers) + 1)),
-                    data.decode(),
-                ).encode()
+                data = _numbered(data.decode()).encode()
             target.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), data)
     draft.unlink()
+
+
+def _numbered(config: str) -> str:
+    """The configuration with shared objects numbered 1, 2, … instead of named by their memory addresses."""
+    numbers: dict[str, int] = {}
+    return re.sub(
+        r'(?<="shared_object_id": )\d+', lambda found: str(numbers.setdefault(found[0], len(numbers) + 1)), config
+    )
 
 
 @contextmanager

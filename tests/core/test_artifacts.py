@@ -134,6 +134,15 @@ class TestManifests:
         assert len(digests) == 4
 
 
+def burn(*, checkpoint: bool) -> None:
+    """An attempt that fails half-way."""
+    with room(PLACE) as (output, scratch):
+        (output / "half").write_text("half")
+        if checkpoint:
+            (scratch / "checkpoint").write_text("epoch 3")
+        raise ValueError("burnt")
+
+
 class TestRooms:
     def test_replace_a_damaged_folder_in_one_step(self) -> None:
         finish()
@@ -143,16 +152,14 @@ class TestRooms:
         assert [p.name for p in PLACE.finished.parent.iterdir()] == [PLACE.key]
 
     def test_leave_nothing_of_a_failed_attempt_that_kept_nothing(self) -> None:
-        with pytest.raises(ValueError, match="burnt"), room(PLACE) as (output, _):
-            (output / "half").write_text("half")
-            raise ValueError("burnt")
+        with pytest.raises(ValueError, match="burnt"):
+            burn(checkpoint=False)
         assert not PLACE.finished.exists()
         assert not PLACE.work.exists()
 
     def test_keep_the_scratch_of_a_failed_attempt_for_the_next_one(self) -> None:
-        with pytest.raises(ValueError, match="burnt"), room(PLACE) as (_, scratch):
-            (scratch / "checkpoint").write_text("epoch 3")
-            raise ValueError("burnt")
+        with pytest.raises(ValueError, match="burnt"):
+            burn(checkpoint=True)
         with room(PLACE) as (output, scratch):
             assert (scratch / "checkpoint").read_text() == "epoch 3"
             assert list(output.iterdir()) == []

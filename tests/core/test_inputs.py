@@ -126,5 +126,5 @@ class TestDamage:
             read_info(tmp_path)
 
     def test_an_unknown_split_is_answered_with_the_nearest(self, folder: Path) -> None:
-        with pytest.raises(DataError, match="no split `trian`: did you mean `train`"):
-            arrays(folder, "trian")
+        with pytest.raises(DataError, match="no split `traim`: did you mean `train`"):
+            arrays(folder, "traim")

@@ -288,9 +288,9 @@ class TestBadFunctions:
         assert "must return a batch" in told(lambda batch: batch["features"])
 
     def test_an_error_while_tracing_is_told_in_a_line(self, told: Any) -> None:
-        text = told(lambda batch: {**batch, "features": batch["featurs"]})
+        text = told(lambda batch: {**batch, "features": batch["featuress"]})
         assert "`preprocess` of house_prices fails with a batch of tensors." in text
-        assert "received: KeyError: 'featurs'" in text
+        assert "received: KeyError: 'featuress'" in text
 
     def test_an_error_in_the_middle_of_the_data_is_told(self, told: Any) -> None:
         import tensorflow as tf

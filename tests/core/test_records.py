@@ -59,6 +59,8 @@ def test_shards_are_numbered_and_keep_the_order(tmp_path: Path) -> None:
     assert count > 2
     assert written.shards == tuple(f"test.tfrecord-{i:05d}-of-{count:05d}" for i in range(count))
     assert sorted(p.name for p in tmp_path.iterdir()) == list(written.shards)
+    example = max(len(record.SerializeToString()) for record in parsed(tmp_path, written.shards)) + 20
+    assert max(p.stat().st_size for p in tmp_path.iterdir()) < 150 + example
     labels = [e.features.feature["label"].int64_list.value[0] for e in parsed(tmp_path, written.shards)]
     assert labels == list(range(10))
     assert written.examples == 10

@@ -188,18 +188,18 @@ class TestAnomalies:
 
     def test_missing_values_are_an_error(self) -> None:
         assert self.told(examples(price=np.array([1, np.nan, np.nan, 4, 5, 6.0]))) == [
-            ("error", "price", "33.3% of the values are missing")
+            ("error", "price", "price: 33.3% of the values are missing")
         ]
 
     def test_values_out_of_range_are_counted_on_both_sides(self) -> None:
         assert self.told(examples(price=np.array([0.9, 2, 3, 4, 6.1, 100]))) == [
-            ("warning", "price", "50.0% of the values are outside 1 to 6: they reach from 0.9 to 100")
+            ("warning", "price", "price: 50.0% of the values are outside 1 to 6: they reach from 0.9 to 100")
         ]
 
     def test_a_column_that_no_longer_varies_is_told(self) -> None:
         facts = examples()["facts"]
         facts[:, 0] = 3
-        assert self.told(examples(facts=facts)) == [("warning", "ROOMS", "every value is 3")]
+        assert self.told(examples(facts=facts)) == [("warning", "ROOMS", "ROOMS: every value is 3")]
 
     def test_a_range_that_was_widened_by_hand_counts(self) -> None:
         known = summarise(batches(examples()), FEATURES)

@@ -270,5 +270,5 @@ class TestKeeping:
         assert [bucket.high_value for bucket in crim.histograms[0].buckets] == [1, 1, 1, 2, 2, 2, 3, 3, 3, 3]
 
     def test_an_unknown_feature_is_answered_with_the_nearest(self) -> None:
-        with pytest.raises(StageFailed, match=r"no statistics of a feature `featurs`: did you mean `features`\?"):
-            Statistics(features=of(np.zeros((1, 1))))["featurs"]
+        with pytest.raises(StageFailed, match=r"no statistics of a feature `featuress`: did you mean `features`\?"):
+            Statistics(features=of(np.zeros((1, 1))))["featuress"]

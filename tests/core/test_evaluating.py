@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from headrace import metrics
+from headrace.artifacts import Artifact
+from headrace.errors import ConfigError, StageFailed
+from headrace.evaluating import evaluate
+from headrace.jobs import Job
+from tests.core.making import artifact, trained
+
+Array = np.ndarray[Any, Any]
+Factory = Callable[..., Job]
+
+
+def noisy(spread: float, size: int = 200, seed: int = 0) -> Array:
+    return np.random.default_rng(seed).normal(0, spread, size)
+
+
+@pytest.fixture
+def judged(tmp_path: Path, job: Factory) -> Callable[..., dict[str, Any]]:
+    """Evaluate a model that answers with its input: `judged(truth, answers)` → contents of evaluation.json."""
+
+    def run(
+        truth: Array,
+        answers: Array,
+        *,
+        train: Array | None = None,
+        data: str = "real",
+        cross_validation: dict[str, Any] | None = None,
+        **request: Any,
+    ) -> dict[str, Any]:
+        request = {"profile": "full", "data": data, **request}
+        records = recorded(tmp_path / "records", truth if train is None else train, truth, answers, data)
+        followed = None
+        if cross_validation:
+            (tmp_path / "folds").mkdir()
+            followed = artifact(tmp_path / "folds", "cross_validate", cross_validation=cross_validation)
+        made = evaluate(job(**request), records, echo(tmp_path / "model"), cross_validation=followed)
+        with np.load(made.path / "predictions.npz") as file:
+            np.testing.assert_array_equal(file["y_pred"][:, 0], answers.astype(np.float32))
+            assert file["y_true"].shape == (len(truth), 1)
+        return made.json("evaluation.json")
+
+    return run
+
+
+def recorded(folder: Path, train: Array, truth: Array, answers: Array, data: str) -> Artifact:
+    """Records of one input, which is what the model shall answer, and one target."""
+    from headrace.records import write
+    from headrace.tables import batches
+
+    folder.mkdir()
+    splits = {}
+    for split, x, y in (("train", train, train), ("test", answers, truth)):
+        written = write(folder, split, batches({"x": x[:, None], "price": y[:, None]}))
+        splits[split] = {"examples": written.examples, "shards": list(written.shards)}
+    features = {"x": {"shape": [1], "role": "input"}, "price": {"shape": [1], "role": "target"}}
+    info = {"workload": "house_prices", "source": "boston", "data": data, "features": features, "splits": splits}
+    return artifact(folder, "preprocess", info=info)
+
+
+def echo(folder: Path, outputs: int = 1) -> Artifact:
+    """A model that answers with its input."""
+    import keras
+
+    given = keras.Input((1,), name="x")
+    layer = keras.layers.Dense(outputs, use_bias=False, kernel_initializer="ones", name="price")
+    return trained(keras.Model(given, layer(given)), folder)
+
+
+def gate(evaluation: dict[str, Any], name: str) -> dict[str, Any]:
+    return next(entry for entry in evaluation["gates"] if entry["gate"] == name)
+
+
+class TestMetrics:
+    def test_they_are_what_their_names_say(self) -> None:
+        truth, answers = np.array([[1.0], [2.0], [3.0], [6.0]]), np.array([[1.0], [3.0], [1.0], [6.0]])
+        found = metrics.numbers(metrics.regression(truth, answers))
+        assert found == {"mae": 0.75, "mse": 1.25, "rmse": pytest.approx(1.25**0.5), "r2": pytest.approx(1 - 5 / 14)}
+
+    def test_r2_is_undefined_where_the_truth_does_not_vary(self) -> None:
+        constant = np.ones((4, 1))
+        assert metrics.numbers(metrics.regression(constant, constant + 1))["r2"] is None
+        assert metrics.intervals(metrics.regression, constant, constant + 1)["r2"] is None
+
+    def test_every_resample_is_measured_by_itself(self) -> None:
+        truth, answers = noisy(1).reshape(4, 50, 1), noisy(1, seed=1).reshape(4, 50, 1)
+        together = metrics.regression(truth, answers)
+        for i in range(4):
+            alone = metrics.regression(truth[i], answers[i])
+            for name, values in together.items():
+                assert values[i] == pytest.approx(float(alone[name]))
+
+
+class TestIntervals:
+    @pytest.mark.parametrize("at_once", [1, 4_000_000], ids=["one resample at a time", "all at once"])
+    def test_they_are_those_of_theory_for_a_mean(self, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(metrics, "_AT_ONCE", at_once)
+        values = noisy(2, size=400)[:, None]
+        found = metrics.intervals(lambda x: {"mean": x.mean(axis=(-2, -1))}, values)["mean"]
+        assert found == pytest.approx(values.mean() + np.array([-1.96, 1.96]) * values.std() / 20, abs=0.03)
+
+    def test_the_same_answers_have_the_same_interval(self) -> None:
+        truth, answers = noisy(1)[:, None], noisy(1, seed=1)[:, None]
+        first = metrics.intervals(metrics.regression, truth, answers)
+        assert metrics.intervals(metrics.regression, truth, answers) == first
+
+    def test_all_arrays_are_drawn_alike(self) -> None:
+        values = noisy(1)[:, None]
+        paired = metrics.intervals(lambda a, b: {"gap": (a - b).mean(axis=(-2, -1))}, values, values - 1)
+        assert paired["gap"] == pytest.approx([1, 1])
+
+
+class TestNumbersForPeople:
+    @pytest.mark.parametrize(
+        ("value", "words"), [(2.5149, "2.51"), (41_239.7, "41,240"), (0.00012, "0.00012"), (None, "undefined")]
+    )
+    def test_they_have_three_digits(self, value: float | None, words: str) -> None:
+        assert metrics.short(value) == words
+
+
+class TestEvaluation:
+    def test_it_says_metrics_intervals_and_baselines_of_the_test_split(
+        self, judged: Callable[..., dict[str, Any]]
+    ) -> None:
+        truth = 22 + noisy(9)
+        found = judged(truth, truth + noisy(1, seed=1), train=np.array([1.0, 2.0, 9.0]))
+        assert (found["split"], found["examples"], found["target"], found["primary"]) == ("test", 200, "price", "mae")
+        assert found["metrics"]["mae"] == pytest.approx(np.abs(noisy(1, seed=1)).mean(), rel=1e-4)
+        low, high = found["intervals"]["mae"]
+        assert 0.6 < low < found["metrics"]["mae"] < high < 1.0
+        assert found["baselines"]["mean"]["mae"] == pytest.approx(np.abs(truth - 4).mean(), rel=1e-4)
+        assert found["baselines"]["median"]["mae"] == pytest.approx(np.abs(truth - 2).mean(), rel=1e-4)
+
+    def test_predictions_that_are_no_numbers_stop_it(self, judged: Callable[..., dict[str, Any]]) -> None:
+        answers = np.array([1.0, np.nan, np.inf])
+        with pytest.raises(StageFailed, match=r"2 of 3 test examples.\n  received: \[nan\] for test example 1"):
+            judged(np.ones(3), answers)
+
+    def test_a_model_of_another_shape_stops_it(self, tmp_path: Path, job: Factory) -> None:
+        values = noisy(1)
+        records = recorded(tmp_path / "records", values, values, values, "synthetic")
+        with pytest.raises(StageFailed, match=r"does not answer in the shape of `price`[^$]*\*\(2,\)"):
+            evaluate(job(), records, echo(tmp_path / "model", outputs=2))
+
+    def test_equal_answers_give_equal_bytes(self, tmp_path: Path, job: Factory) -> None:
+        values = 22 + noisy(9)
+        records = recorded(tmp_path / "records", values, values, values + 1, "synthetic")
+        model = echo(tmp_path / "model")
+        first = evaluate(job(), records, model)
+        shutil.rmtree(first.path)
+        again = evaluate(job(), records, model)
+        assert (again.digest, again.state) == (first.digest, "run")
+
+
+class TestPromises:
+    def test_a_kept_promise_passes_with_its_numbers(self, judged: Callable[..., dict[str, Any]]) -> None:
+        truth = 22 + noisy(9)
+        found = judged(truth, truth + noisy(2.5, seed=1))
+        assert gate(found, "promise")["passed"] is True
+        assert gate(found, "promise")["reason"] == "MAE 1.79 [1.58, 1.99] within at most 3 (the book: 2.464)"
+        (promise,) = found["promises"]
+        assert (promise["value"], promise["judged"]) == (found["metrics"]["mae"], True)
+
+    def test_a_broken_promise_fails_with_its_numbers(self, judged: Callable[..., dict[str, Any]]) -> None:
+        truth = 22 + noisy(9)
+        found = gate(judged(truth, truth + noisy(5, seed=1)), "promise")
+        assert found["passed"] is False
+        assert "not within at most 3" in found["reason"]
+
+    @pytest.mark.parametrize(
+        ("request_", "reason"),
+        [
+            ({"profile": "smoke"}, "a smoke run"),
+            ({"data": "synthetic"}, "synthetic data"),
+            ({"source": "california"}, "the data are not boston"),
+        ],
+    )
+    def test_it_is_judged_for_full_runs_on_the_default_real_data_only(
+        self, judged: Callable[..., dict[str, Any]], request_: dict[str, str], reason: str
+    ) -> None:
+        truth = 22 + noisy(9)
+        found = judged(truth, truth + noisy(5, seed=1), **request_)
+        assert gate(found, "promise")["passed"] is None
+        assert gate(found, "promise")["reason"].endswith(f"(the book: 2.464): {reason}")
+        assert found["promises"][0]["judged"] is False
+        assert found["promises"][0]["value"] == found["metrics"]["mae"]
+
+    def test_one_on_the_folds_takes_the_mean_of_the_folds(self, judged: Callable[..., dict[str, Any]]) -> None:
+        truth = 22 + noisy(9)
+        folds = {"metric": "val_mae", "mean": 3.2, "folds": [{}, {}, {}, {}]}
+        found = gate(judged(truth, truth, variant="kfold_100", cross_validation=folds), "promise")
+        assert found["passed"] is False
+        assert found["reason"].startswith("val_mae 3.2, the mean over 4 folds, not within")
+
+    @pytest.mark.parametrize(
+        ("folds", "reason"),
+        [
+            (None, "there was no cross-validation"),
+            ({"metric": "val_loss", "mean": 3.2, "folds": []}, "the cross-validation measured val_loss"),
+        ],
+    )
+    def test_one_on_folds_that_did_not_measure_it_is_not_judged(
+        self, judged: Callable[..., dict[str, Any]], folds: dict[str, Any] | None, reason: str
+    ) -> None:
+        truth = 22 + noisy(9)
+        found = judged(truth, truth, variant="kfold_100", cross_validation=folds)
+        assert gate(found, "promise")["passed"] is None
+        assert gate(found, "promise")["reason"].endswith(reason)
+        assert found["promises"][0]["value"] is None
+
+    def test_an_unknown_metric_is_answered_with_the_nearest(self, judged: Callable[..., dict[str, Any]]) -> None:
+        promise = {"metric": "rmsse", "at_most": 3.0}
+        with pytest.raises(ConfigError, match="there is no metric `rmsse`: did you mean `rmse`"):
+            judged(noisy(1), noisy(1), overrides={"promises": [promise]})
+
+
+class TestBaselines:
+    def test_a_model_that_has_learned_beats_them(self, judged: Callable[..., dict[str, Any]]) -> None:
+        truth = 22 + noisy(9)
+        found = gate(judged(truth, truth + noisy(2.5, seed=1)), "baseline")
+        assert found["passed"] is True
+        assert found["reason"].startswith("MAE 1.79 beats 7.02 of the best naive answer, the median")
+
+    @pytest.mark.parametrize(
+        ("learned", "spread"), [(0.0, 1.0), (0.3, 5.5)], ids=["it knows nothing", "it may have been luck"]
+    )
+    def test_a_model_that_is_not_clearly_better_fails(
+        self, judged: Callable[..., dict[str, Any]], learned: float, spread: float
+    ) -> None:
+        truth = 22 + noisy(9)
+        answers = 22 + learned * (truth - 22) + noisy(spread, seed=1)
+        found = judged(truth, answers, data="synthetic")
+        assert (found["metrics"]["mae"] < found["baselines"]["median"]["mae"]) == bool(learned)
+        assert gate(found, "baseline")["passed"] is False
+        assert "does not clearly beat" in gate(found, "baseline")["reason"]
+
+    def test_they_are_measured_by_the_metric_of_the_first_promise(self, judged: Callable[..., dict[str, Any]]) -> None:
+        truth = 22 + noisy(9)
+        found = judged(truth, truth + noisy(1, seed=1), overrides={"promises": [{"metric": "r2", "at_least": 0.5}]})
+        assert found["primary"] == "r2"
+        assert gate(found, "promise")["passed"] is True
+        assert gate(found, "baseline")["passed"] is True
+        assert gate(found, "baseline")["reason"].startswith("R² 0.98")
