@@ -54,6 +54,7 @@ down: setup      ## stop the project's Prefect server
 	$(BIN)/headrace platform down
 
 bench: setup     ## measure, and keep the figures in benchmarks/results
+	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.kfold
 
 clean:           ## remove the environment and everything that was run

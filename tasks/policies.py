@@ -208,7 +208,7 @@ def meter(title: str, total: float) -> Iterator[Advance]:
             say(done, words)
             if time.monotonic() - last >= PROGRESS_SECONDS:
                 last = time.monotonic()
-                show(min(100.0, 100 * done / total) if total else 0.0, words)
+                show(min(100.0, 100 * done / total), words)
 
         yield advance
     if bar is not None:

@@ -7,6 +7,7 @@ the environment when it is imported, and `ensure` is what puts them there.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import http.client
@@ -151,7 +152,7 @@ def _serve(url: str, stopping: threading.Event) -> None:
     )
     log.info("all deployments are at %s; Ctrl-C stops them", _ui(url))
     try:
-        while not stopping.wait(1.0) and worker.poll() is None and _answers(url):
+        while not stopping.wait(1.0) and worker.poll() is None and _stays(url):
             pass
         code = worker.poll()
     finally:
@@ -160,6 +161,12 @@ def _serve(url: str, stopping: threading.Event) -> None:
             _bury_the_dead(others=not _named())
     if code is not None:
         raise SystemTrouble("The Prefect worker has ended by itself.", received=f"exit code {code}")
+
+
+def _stays(url: str) -> bool:
+    """Whether nobody has stopped the project's own server; that of a user is the user's business."""
+    server = _recorded()
+    return bool(_named()) or (server is not None and server["url"] == url and _lives(server))
 
 
 def _prefect(*words: str) -> None:
@@ -413,6 +420,7 @@ def hold(flow_run: str) -> TextIOWrapper:
     fcntl.flock(file, fcntl.LOCK_EX)
     # Nobody must see it before it is locked.
     draft.rename(path)
+    atexit.register(path.unlink, missing_ok=True)
     return file
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import inspect
 import json
 import logging
 import os
@@ -330,7 +331,7 @@ def show(workload: str) -> None:
     for name, variant in pipeline.variants.items():
         default = " (default)" if name == pipeline.default_variant else ""
         click.echo(f"Variant {name}{default}: {variant.description}")
-    settings = {name: _settings(variant) for name, variant in pipeline.variants.items()}
+    settings = {name: _settings(pipeline, variant) for name, variant in pipeline.variants.items()}
     paths = dict.fromkeys(path for values in settings.values() for path in values)
     columns = ("setting", *pipeline.variants, "smoke")
     show_table(
@@ -347,11 +348,16 @@ def show(workload: str) -> None:
         show_table(("variant", "promised", "on", "bounds", "book", "where"), promises, right=("book",))
 
 
-def _settings(variant: Variant) -> dict[str, str]:
-    """Dotted path → value as it is written after `--set path=`."""
+def _settings(pipeline: Pipeline, variant: Variant) -> dict[str, str]:
+    """Dotted path → value as it is written after `--set path=`; what the model takes by default included."""
+    parameters = list(inspect.signature(pipeline.model).parameters.values())[1:]
+    defaults = {
+        parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty
+    }
     tree = variant.model_dump(mode="json", exclude={"description", "promises"})
+    tree["model"] = defaults | tree["model"]
     return {
-        ".".join(path): value if isinstance(value, str) else json.dumps(value)
+        ".".join(path): value if isinstance(value, str) else json.dumps(value, default=str)
         for path, value in leaves(tree)
         if value != {}
     }
@@ -399,7 +405,7 @@ def request_options(command: Command) -> Command:
             show_default=True,
             help="Who carries the stages out: this process, or a Prefect flow run.",
         ),
-        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object, also for a failure."),
         verbosity,
     )
     for option in reversed(options):

@@ -134,7 +134,6 @@ def _signature(features: Mapping[str, Feature]) -> dict[str, Any]:
 
 def write_saved_model(job: Job, records: Artifact, info: Info, model: keras.Model, path: Path) -> None:
     """Write a SavedModel whose `serving_default` takes raw inputs by name, (batch, *shape), and answers by target."""
-    import keras
     import tensorflow as tf
 
     from headrace.models import answer
@@ -151,10 +150,14 @@ def write_saved_model(job: Job, records: Artifact, info: Info, model: keras.Mode
         name: tf.TensorSpec((None, *feature.shape), tf.as_dtype(feature.dtype), name=name)
         for name, feature in job.origin.named("input").items()
     }
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("serving_default", serve, input_signature=[signature])
-    archive.write_out(path, verbose=False)
+    # Not by `keras.export.ExportArchive`: it stores every weight twice, the second time in an order of chance.
+    module = tf.Module()
+    module.serve = tf.function(serve, input_signature=[signature], autograph=False).get_concrete_function()
+    module.weights = [variable.value for variable in model.variables]
+    own = {id(weight) for weight in module.weights}
+    # What the graph reads besides comes as a set: in an order of its own, so that equal models give equal bytes.
+    module.others = sorted((v for v in module.serve.graph.variables if id(v) not in own), key=lambda v: v.name)
+    tf.saved_model.save(module, str(path), signatures={"serving_default": module.serve})
 
 
 # -------------------------------------------------------------------------------------------------- parity

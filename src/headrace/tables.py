@@ -79,7 +79,7 @@ def read_arrays(path: Path, dimensions: Mapping[str, int]) -> dict[str, np.ndarr
             f"There is no file {path}." if missing else f"{path.name} can't be read: it is truncated or damaged.",
             expected=f"a NumPy archive (.npz) with {_listed(dimensions)}",
             received=None if missing else f"{type(error).__name__}: {_first_line(error)}",
-            remedy=f"put a sound copy in the place of {path}",
+            remedy=f"put a sound {path.name} where this one came from, and run again",
         ) from error
     problems = [f"there is no array `{name}`: {nearest(name, held)}" for name in dimensions if name not in arrays]
     for name, values in arrays.items():
@@ -389,12 +389,12 @@ def _arrow_type(feature: Feature) -> pa.DataType:
 def _unusable(path: Path, problems: Sequence[str], expected: str, remedy: str | None = None) -> DataError:
     shown = [*problems[:8], *([f"and {len(problems) - 8} problems more"] if len(problems) > 8 else [])]
     lines = "\n".join(f"  - {problem}" for problem in shown)
-    return DataError(f"{path.name} can't be used:\n{lines}", expected=expected, remedy=remedy or f"correct {path}")
+    return DataError(f"{path.name} can't be used:\n{lines}", expected=expected, remedy=remedy or f"correct {path.name}")
 
 
 def _unfit(path: Path, problems: Sequence[str]) -> DataError:
     return _unusable(
-        path, problems, "a value in every cell of the columns that are read", f"correct {path}, or leave these rows out"
+        path, problems, "a value in every cell of the columns that are read", f"correct {path.name}, or leave these rows out"
     )
 
 
@@ -402,7 +402,7 @@ def _unreadable(path: Path, kind: str, error: object) -> DataError:
     return DataError(
         f"{path.name} can't be read as {kind}.",
         received=_first_line(error),
-        remedy=f"see whether {path} is complete, and write it again",
+        remedy=f"see whether {path.name} is complete, and write it again",
     )
 
 

@@ -79,6 +79,7 @@ class TestShow:
         }
         assert lines["train.epochs"] == ["5", "5", "1"]
         assert lines["cross_validation.folds"] == ["3", "2"]
+        assert lines["model.units"] == ["4", "4"]
 
 
 class TestPlan:
@@ -479,14 +480,13 @@ class TestVerbosity:
 HEAVY = "[name for name in ('tensorflow', 'keras', 'prefect', 'matplotlib', 'pyarrow', 'numpy') if name in sys.modules]"
 
 
-def process(*words: str, **environment: str) -> tuple[subprocess.CompletedProcess[str], float]:
+def process(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command line in a process of its own that ends by printing the heavy modules it has loaded."""
     script = (
         f"import sys; from headrace.__main__ import main; code = main({list(words)!r}); "
         f"print('LOADED', {HEAVY}, file=sys.stderr); sys.exit(code)"
     )
-    begun = time.perf_counter()
-    done = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-c", script],
         check=False,
         capture_output=True,
@@ -494,7 +494,6 @@ def process(*words: str, **environment: str) -> tuple[subprocess.CompletedProces
         env={**os.environ, **environment},
         timeout=280,
     )
-    return done, time.perf_counter() - begun
 
 
 class TestProcesses:
@@ -502,11 +501,10 @@ class TestProcesses:
         "words",
         [("--help",), ("--version",), ("list",), ("show", "house_prices"), ("run", "--help"), ("plan", "house_prices")],
     )
-    def test_answer_quickly_without_loading_anything_heavy(self, words: tuple[str, ...]) -> None:
-        done, seconds = process(*words)
+    def test_load_nothing_heavy(self, words: tuple[str, ...]) -> None:
+        done = process(*words)
         assert done.returncode == 0, done.stderr
         assert done.stderr.splitlines()[-1] == "LOADED []"
-        assert seconds < 1.5
 
     def test_whose_reader_has_gone_end_well(self) -> None:
         reading, writing = os.pipe()

@@ -127,11 +127,16 @@ class TestBundle:
         }
 
     def test_an_unchanged_model_gives_an_unchanged_bundle(self, exported: Export, tmp_path: Path) -> None:
-        first = exported()
+        import keras
+
+        def many_layers() -> Artifact:
+            return exported(*[keras.layers.Dense(13, name=f"hidden_{i}") for i in range(6)])
+
+        first = many_layers()
         before = contents(first)
         shutil.rmtree(first.path)
         shutil.rmtree(tmp_path / "model")
-        again = exported()
+        again = many_layers()
         assert contents(again) == before
         assert (again.state, again.digest) == ("run", first.digest)
 
