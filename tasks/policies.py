@@ -110,7 +110,7 @@ def as_task(
         _counted.get([]).append(str(state.state_details.task_run_id))
         outcome: Any = state.result(raise_on_failure=False)
         if isinstance(outcome, TimeoutError):
-            raise StageFailed(f"{state.name}: {name} has taken longer than {timeout:,.0f} s.") from outcome
+            raise StageFailed(f"{name}: {state.message}") from outcome
         if isinstance(outcome, BaseException):
             raise outcome
         return outcome
