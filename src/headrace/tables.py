@@ -394,7 +394,10 @@ def _unusable(path: Path, problems: Sequence[str], expected: str, remedy: str | 
 
 def _unfit(path: Path, problems: Sequence[str]) -> DataError:
     return _unusable(
-        path, problems, "a value in every cell of the columns that are read", f"correct {path.name}, or leave these rows out"
+        path,
+        problems,
+        "a value in every cell of the columns that are read",
+        f"correct {path.name}, or leave these rows out",
     )
 
 
