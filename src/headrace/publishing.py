@@ -43,7 +43,7 @@ def _stands(publication: Artifact) -> str | None:
 @stage(
     functions=("read",),
     versions=("tensorflow", "numpy"),
-    facts=lambda job: {"source": job.source},
+    facts=lambda job: {"source": job.source, "profile": job.profile},
     stands=_stands,
 )
 def publish(job: Job, room: Room, raw: Artifact, records: Artifact, evaluation: Artifact, bundle: Artifact) -> None:
@@ -99,7 +99,8 @@ def line_of(job: Job, data: str) -> str:
 
     Args:
         job: The job.
-        data: `real` or `synthetic`: a model of made-up data never stands among those that are served.
+        data: `real` or `synthetic`: a model of made-up data never stands among those that are served, nor does one
+            of a smoke run.
     """
     words = [job.workload]
     if job.source in job.pipeline.sources:
@@ -107,6 +108,7 @@ def line_of(job: Job, data: str) -> str:
     else:
         words.append("own_" + re.sub(r"[^a-z0-9]+", "_", Path(job.source).stem.lower()).strip("_"))
     words += ["synthetic"] * (data != "real")
+    words += [job.profile] * (job.profile != "full")
     return "-".join(words)
 
 

@@ -17,7 +17,7 @@ from headrace.publishing import judge, line_of, publish
 from tests.core.making import artifact, trained, twin
 
 Factory = Callable[..., Job]
-LINE = "house_prices-synthetic"
+LINE = "house_prices-synthetic-smoke"
 PARITY = {"gate": "parity", "passed": True, "reason": "agrees"}
 
 
@@ -125,19 +125,20 @@ class TestVerdict:
 
 class TestLine:
     @pytest.mark.parametrize(
-        ("source", "data", "name"),
+        ("source", "data", "profile", "name"),
         [
-            ("boston", "real", "house_prices"),
-            ("boston", "synthetic", "house_prices-synthetic"),
-            ("california", "real", "house_prices-california"),
-            ("california", "synthetic", "house_prices-california-synthetic"),
-            ("tables/My Houses.csv", "real", "house_prices-own_my_houses"),
+            ("boston", "real", "full", "house_prices"),
+            ("boston", "real", "smoke", "house_prices-smoke"),
+            ("boston", "synthetic", "full", "house_prices-synthetic"),
+            ("california", "real", "full", "house_prices-california"),
+            ("california", "synthetic", "smoke", "house_prices-california-synthetic-smoke"),
+            ("tables/My Houses.csv", "real", "full", "house_prices-own_my_houses"),
         ],
     )
-    def test_made_up_and_other_data_have_lines_of_their_own(
-        self, job: Factory, source: str, data: str, name: str
+    def test_made_up_and_other_data_and_smoke_runs_have_lines_of_their_own(
+        self, job: Factory, source: str, data: str, profile: str, name: str
     ) -> None:
-        assert line_of(job().model_copy(update={"source": source}), data) == name
+        assert line_of(job().model_copy(update={"source": source, "profile": profile}), data) == name
 
 
 class TestPublication:
