@@ -119,7 +119,6 @@ class TestNewWorkload:
             if line.startswith(("from ", "import ", "@flow", "return ", "profile:", "data:", "seed:", "overrides:")):
                 assert line.replace("house_prices", "wine_quality") in ours
 
-    @pytest.mark.slow
     def test_runs_at_once(self, application: Path) -> None:
         assert main(["new", "wine_quality"]) == 0
         words = ("run", "wine_quality", "--profile", "smoke", "--data", "synthetic", "--json")

@@ -99,7 +99,6 @@ def reran(headrace: Headrace, own: Path) -> Callable[..., tuple[set[str], dict[s
     return run
 
 
-@pytest.mark.slow
 def test_a_change_reruns_exactly_what_depends_on_it(reran: Callable[..., Any], own: Path) -> None:
     made_up = ("--data", "synthetic")
     assert reran(*made_up)[0] == STAGES
@@ -134,7 +133,6 @@ def test_a_change_reruns_exactly_what_depends_on_it(reran: Callable[..., Any], o
     assert reasons["preprocess"].startswith("made before, but test.tfrecord-00000-of-00001 was altered")
 
 
-@pytest.mark.slow
 def test_a_byte_of_data_reruns_everything(reran: Callable[..., Any], tmp_path: Path) -> None:
     columns = [column.name for column in projects.load("house_prices").sources["boston"].features["features"].columns]
     rows = np.random.default_rng(0).uniform(1, 9, (80, 14))
