@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from tasks.server import FEW_WRITES
+
 # Prefect makes its home when it is imported; it must not be that of the person who runs the tests.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
+os.environ.update(FEW_WRITES)
 os.environ.pop("PREFECT_API_URL", None)
 atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 

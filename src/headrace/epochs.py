@@ -7,6 +7,7 @@ are Keras' own; what early stopping does is done inside the graph, by the rules 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,8 @@ from headrace.spec import EarlyStopping, Train
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
+
+log = logging.getLogger(__name__)
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 
@@ -85,7 +88,8 @@ class Program:
             optimizer = keras.optimizers.get(settings.optimizer)
             if settings.learning_rate is not None:
                 optimizer.learning_rate = settings.learning_rate
-            model.compile(optimizer=optimizer, loss=settings.loss, metrics=list(settings.metrics))
+            # Weighted, because a row that fills up a batch must not count.
+            model.compile(optimizer=optimizer, loss=settings.loss, weighted_metrics=list(settings.metrics))
             optimizer.build(model.trainable_variables)
             self._build_metrics(sample)
             variables = [*model.variables, *optimizer.variables]
@@ -95,11 +99,22 @@ class Program:
                 variables += self._stopping.variables
         self._variables = variables
         self._start = self.state
-        # XLA can't compile what several replicas do together.
-        compiled = settings.jit_compile and self.replicas == 1
-        self._graph = tf.function(self._epochs, jit_compile=compiled, autograph=False)
+        self._compiled = settings.jit_compile and self._can_be_compiled()
+        self._graph = tf.function(self._epochs, jit_compile=self._compiled, autograph=False)
         self._split: tuple[int, Any] | None = None
         self.names: list[str] = []
+
+    def _can_be_compiled(self) -> bool:
+        """Whether XLA would compute the same; a warning says why not."""
+        import keras
+
+        if self.replicas > 1:
+            log.warning("jit_compile is left out: XLA can't compile what several replicas do together")
+            return False
+        if any(isinstance(layer, keras.layers.BatchNormalization) for layer in self.model._flatten_layers()):
+            log.warning("jit_compile is left out: batch normalisation would see the rows that fill up a last batch")
+            return False
+        return True
 
     def _build_metrics(self, sample: Split) -> None:
         """Let losses and metrics create their variables now: inside the graph it would be too late."""
@@ -223,36 +238,52 @@ class Program:
 
         batch = min(self.settings.batch_size, examples)
         whole, rest = divmod(examples, batch)
+        # A last batch with fewer rows than replicas can't be shared out: it is left out.
+        steps = whole + (rest >= self.replicas and rest > 0)
+        if self._compiled:
+            positions = tf.pad(positions, [[0, steps * batch - examples]])
 
         def step(number: Any, total: Any) -> Any:
-            rows = tf.slice(positions, [number * batch], [batch])
-            return number + 1, total + batch * self._step(train, rows, batch)
+            first = number * batch
+            if self._compiled:
+                # XLA wants batches of one size: the last one is filled up with rows that weigh nothing.
+                rows = tf.slice(positions, [first], [batch])
+                weights = tf.cast(first + tf.range(batch) < examples, tf.float32)
+                count = tf.reduce_sum(weights)
+            else:
+                rows, weights = positions[first : tf.minimum(first + batch, examples)], None
+                count = tf.cast(tf.size(rows), tf.float32)
+            return number + 1, total + count * self._step(train, rows, weights, count)
 
         self._reset()
-        _, total = tf.while_loop(lambda number, _: number < whole, step, (tf.constant(0), tf.constant(0.0)))
-        # A last batch with fewer rows than replicas can't be shared out: it is left out.
-        if rest >= self.replicas:
-            total += rest * self._step(train, positions[whole * batch :], rest)
+        _, total = tf.while_loop(lambda number, _: number < steps, step, (tf.constant(0), tf.constant(0.0)))
         return tf.stack([total / examples, *self._results()])
 
-    def _step(self, train: Any, rows: Any, size: int) -> Any:
-        """One update; returns the mean loss of the batch."""
+    def _step(self, train: Any, rows: Any, weights: Any, count: Any) -> Any:
+        """One update; returns the mean loss of the batch.
+
+        Args:
+            train: All examples.
+            rows: Positions of the batch.
+            weights: 1 for a row that counts and 0 for one that fills up, or None if all count.
+            count: How many count.
+        """
         import keras
         import tensorflow as tf
 
         model = self.model
 
-        def update(rows: Any, share: float) -> Any:
+        def update(rows: Any, share: Any) -> Any:
             x, y = keras.tree.map_structure(lambda values: tf.gather(values, rows), train)
+            # Keras divides the loss by the size of the batch, whatever its rows weigh.
+            scaled = None if weights is None else weights * (tf.cast(tf.size(rows), tf.float32) / count)
             with tf.GradientTape() as tape:
                 predicted = model(x, training=True)
-                # Keras divides by the number of replicas, gradients are summed over them: a replica with fewer rows
-                # than the others must count for as much less.
-                loss = model.compute_loss(x, y, predicted, None, training=True) * share
+                loss = model.compute_loss(x, y, predicted, scaled, training=True) * share
             model.optimizer.apply_gradients(
                 zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True)
             )
-            model.compute_metrics(x, y, predicted, None)
+            model.compute_metrics(x, y, predicted, weights)
             return loss
 
         if self.replicas == 1:
@@ -260,8 +291,10 @@ class Program:
 
         def on_replica() -> Any:
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-            mine = tf.gather(rows, tf.range(replica, size, self.replicas))
-            return update(mine, tf.cast(tf.size(mine) * self.replicas, tf.float32) / size)
+            mine = tf.gather(rows, tf.range(replica, tf.size(rows), self.replicas))
+            # Keras divides by the number of replicas, gradients are summed over them: a replica with fewer rows than
+            # the others must count for as much less.
+            return update(mine, tf.cast(tf.size(mine) * self.replicas, tf.float32) / count)
 
         losses = self.strategy.run(on_replica)
         return self.strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)

@@ -140,7 +140,8 @@ class Train(Spec):
     strategy: Literal["auto", "default", "one_device", "mirrored"] = "auto"
     """How `tf.distribute` spreads the work; `auto` mirrors over the accelerators, if there is more than one."""
     jit_compile: bool = False
-    """Compile the epoch with XLA: faster for tiny dense networks and LSTMs, slower for convolutions on a CPU."""
+    """Compile the epoch with XLA: faster for tiny dense networks and LSTMs, slower for convolutions on a CPU. Left out
+    with several replicas and with batch normalisation. Layers of your own must treat each row by itself."""
 
     @model_validator(mode="after")
     def _early_stopping_needs_something_to_watch(self) -> Self:

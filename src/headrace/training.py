@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -112,17 +113,23 @@ def node_seed(seed: int, fold: int | None) -> int:
     return seed if fold is None else int(np.random.SeedSequence([seed, fold]).generate_state(1)[0] % 2**31)
 
 
-def _splits(records: Artifact, settings: Train, fold: int | None, folds: int | None) -> tuple[Split, Split | None]:
-    """The examples to learn from and those held out: a fold, the tail of the split, or none."""
-    import numpy as np
-
+@lru_cache(maxsize=1)
+def _training_split(records: Artifact) -> Split:
+    """The examples of the training split in memory, read once for all folds."""
     from headrace.epochs import Split
     from headrace.inputs import arrays, read_info
 
     info = read_info(records.path)
     values = arrays(records.path, "train")
     inputs, targets = ({name: values[name] for name in info.named(role)} for role in ("input", "target"))
-    whole = Split(inputs, targets)
+    return Split(inputs, targets)
+
+
+def _splits(records: Artifact, settings: Train, fold: int | None, folds: int | None) -> tuple[Split, Split | None]:
+    """The examples to learn from and those held out: a fold, the tail of the split, or none."""
+    import numpy as np
+
+    whole = _training_split(records)
     if fold is not None and folds is not None:
         size = len(whole) // folds
         if not size:

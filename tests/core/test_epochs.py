@@ -83,6 +83,27 @@ def test_curves_equal_those_of_fit(compiled: bool) -> None:
         np.testing.assert_allclose(expected[name], values, rtol=1e-5)
 
 
+def test_batch_normalisation_is_never_compiled_and_learns_as_in_fit(caplog: pytest.LogCaptureFixture) -> None:
+    """The rows that fill up a last batch for XLA weigh nothing, but would count in the mean of a batch."""
+    import keras
+
+    def normalised() -> Any:
+        keras.utils.set_random_seed(1)
+        given = keras.Input((WIDTH,), name="features")
+        return keras.Model(given, keras.layers.Dense(1)(keras.layers.BatchNormalization()(given)))
+
+    ours = Program(normalised(), settings(jit_compile=True), choose("default"), examples())
+    ours.run(examples(), None, seed=0, first=0, epochs=3)
+    theirs = normalised()
+    theirs.compile("rmsprop", "mse")
+    split = examples()
+    theirs.fit(split.inputs["features"], split.targets["price"], epochs=3, batch_size=16, shuffle=False, verbose=0)
+
+    assert "jit_compile is left out" in caplog.text
+    for expected, weight in zip(theirs.weights, ours.weights(), strict=True):
+        np.testing.assert_array_equal(expected.numpy(), weight)
+
+
 def test_chunks_make_no_difference() -> None:
     at_once, in_parts = program(settings(shuffle=True)), program(settings(shuffle=True))
     at_once.run(examples(), None, seed=7, first=0, epochs=5)
