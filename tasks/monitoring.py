@@ -12,7 +12,7 @@ from tasks.policies import HOUR, as_task
 def drift(job: Job, found: Artifact) -> None:
     """One row for each column, the most drifted first."""
     facts = found.json("drift.json")
-    columns = sorted(facts["columns"], key=lambda column: column["distance"] / column["threshold"], reverse=True)
+    columns = sorted(facts["columns"], key=lambda column: (column["drifted"], column["distance"]), reverse=True)
     rows = [
         {
             "feature": column["feature"],

@@ -231,7 +231,12 @@ def hear_the_core() -> None:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Drop the traceback with which Prefect announces an error that explains itself and is told with the state."""
+    """Keep Prefect brief about errors that explain themselves: they are told in full with the final state.
+
+    The traceback of such an error is dropped, and of a line about another attempt only the problem is left.
+    """
+    if isinstance(record.args, tuple):
+        record.args = tuple(arg.problem if isinstance(arg, HeadraceError) else arg for arg in record.args)
     return not (record.exc_info and isinstance(record.exc_info[1], HeadraceError))
 
 

@@ -79,7 +79,11 @@ def ensure() -> str:
     with system_errors(f"starting the Prefect server in {_folder()}"), locked(_folder() / "server.lock"):
         server = _running() or _start()
     _settle(server["url"])
-    _bury_the_dead()
+    try:
+        _bury_the_dead()
+    except Exception as error:
+        # The next start tries again; it is no reason to run nothing now.
+        log.warning("runs that were killed can't be marked as crashed: %s: %s", type(error).__name__, error)
     return str(server["url"])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -140,24 +140,37 @@ def test_an_error_reaches_the_caller_as_the_stage_raised_it(job: JobFactory, pre
         assert "the loss is gone\n  expected: a number\n  received: nan" in told["message"]
 
 
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
+    """What Prefect logs about task runs; it does not reach the root logger."""
+    logger = logging.getLogger("prefect.task_runs")
+    logger.addHandler(caplog.handler)
+    yield caplog.records
+    logger.removeHandler(caplog.handler)
+
+
 @pytest.mark.parametrize(
-    ("error", "tracebacks"),
-    [(DataError("column RM is missing"), 0), (ValueError("a bug"), 1)],
-    ids=["explains itself", "bug"],
+    ("error", "traceback"), [(DataError("column RM is missing"), False), (ValueError("a bug"), True)]
 )
 def test_only_a_fault_of_the_program_is_logged_with_a_traceback(
-    job: JobFactory, harness: str, caplog: pytest.LogCaptureFixture, error: Exception, tracebacks: int
+    job: JobFactory, harness: str, lines: list[logging.LogRecord], error: Exception, traceback: bool
 ) -> None:
-    for name in ("prefect.task_runs", "prefect.flow_runs"):
-        monitored = logging.getLogger(name)
-        monitored.addHandler(caplog.handler)
     carried_out(lambda: staged("train", Failing(error))(job()))
-    for name in ("prefect.task_runs", "prefect.flow_runs"):
-        logging.getLogger(name).removeHandler(caplog.handler)
 
-    lines = [record for record in caplog.records if record.name == "prefect.task_runs"]
-    assert len({record.getMessage() for record in lines if record.exc_info}) == tracebacks
-    assert any("Finished in state Failed" in record.getMessage() for record in lines)
+    assert any(line.exc_info for line in lines) == traceback
+    assert any("Finished in state Failed" in line.getMessage() for line in lines)
+
+
+def test_another_attempt_is_announced_by_the_problem_alone(
+    job: JobFactory, harness: str, lines: list[logging.LogRecord]
+) -> None:
+    act = Failing(Unavailable("no way", expected="a file", received="nothing", remedy="a cable"))
+
+    carried_out(lambda: staged("download", act, retry_delays=(0.01,))(job()) and None)
+
+    (line,) = [line.getMessage() for line in lines if "Retry 1/1" in line.getMessage()]
+    assert "'no way'" in line
+    assert "a cable" not in line
 
 
 def test_a_stage_that_takes_too_long_is_given_up(job: JobFactory, harness: str) -> None:

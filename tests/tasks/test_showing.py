@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import base64
+import json
 import re
+from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from headrace.artifacts import Artifact
+from headrace.spec import Feature
+from headrace.summaries import summarise
 from tasks import showing
+from tasks.downloading import files
+from tasks.monitoring import drift
+from tasks.preprocessing import statistics
 from tests.conftest import JobFactory
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -85,3 +94,52 @@ def test_equal_curves_give_the_same_picture() -> None:
 
 def test_a_curve_of_one_epoch_can_be_drawn() -> None:
     assert picture(showing.chart({"training": [3.0]}, title="loss")).startswith(PNG)
+
+
+# ------------------------------------------------------------------------------------ what the tasks show
+
+
+def artifact(folder: Path, **files: Any) -> Artifact:
+    """A finished stage whose JSON files hold this."""
+    for name, content in files.items():
+        (folder / f"{name}.json").write_text(json.dumps(content))
+    return Artifact(folder, "digest")
+
+
+def test_text_columns_have_statistics_of_their_own(
+    job: JobFactory, shown: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    batch = pa.RecordBatch.from_pydict({"town": ["Lynn", "Salem", "Lynn"], "rooms": pa.array([5, 6, 7], pa.float32())})
+    declared = {"town": Feature(dtype="string"), "rooms": Feature()}
+    found = summarise([batch], declared).to_json()
+
+    statistics(job(), artifact(tmp_path, statistics=found, info={"splits": {"train": {"examples": 3}}}))
+
+    (table,) = shown
+    assert [(row["feature"], row.get("distinct"), row.get("mean")) for row in table["content"]] == [
+        ("town", "2", None),
+        ("rooms", None, "6"),
+    ]
+
+
+def test_what_has_drifted_comes_first(job: JobFactory, shown: list[dict[str, Any]], tmp_path: Path) -> None:
+    def column(name: str, distance: float, drifted: bool) -> dict[str, Any]:
+        means = {"reference": {"mean": 0.0}, "current": {"mean": 1.0}}
+        return {"feature": "x", "column": name, "distance": distance, "threshold": 0.0, "drifted": drifted, **means}
+
+    columns = [column("ZN", 0.3, False), column("RM", 0.2, True), column("AGE", 0.1, False)]
+    drift(job(), artifact(tmp_path, drift={"rows": 102, "columns": columns}))
+
+    (table,) = shown
+    assert [row["column"] for row in table["content"]] == ["RM", "ZN", "AGE"]
+    assert table["description"] == "1 of 3 columns have drifted; 102 rows"
+
+
+def test_made_up_data_are_called_so(job: JobFactory, shown: list[dict[str, Any]], tmp_path: Path) -> None:
+    entry = {"size": 57_162, "sha256": "365a", "vouched_by": "twin"}
+
+    files(job(), artifact(tmp_path, data={"data": "synthetic", "source": "boston", "files": {"a.npz": entry}}))
+
+    (table,) = shown
+    assert "made up by the workload's twin" in table["description"]
+    assert table["content"] == [{"file": "a.npz", "size": "57.2 KB", "vouched by": "twin", "sha256": "365a"}]
