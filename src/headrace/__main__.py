@@ -39,7 +39,7 @@ from headrace.fingerprints import leaves
 from headrace.jobs import Job, parse_override, read_config, resolve
 
 if TYPE_CHECKING:
-    from headrace.spec import Pipeline, Variant
+    from headrace.spec import Pipeline, Source, Variant
 
 log = logging.getLogger(__name__)
 
@@ -327,7 +327,7 @@ def show(workload: str) -> None:
         for fact, value in facts.items():
             if value:
                 click.echo(f"  {fact}: {value}")
-    click.echo()
+        show_table(("feature", "role", "column", "what it is", "unit"), list(_columns(source)))
     for name, variant in pipeline.variants.items():
         default = " (default)" if name == pipeline.default_variant else ""
         click.echo(f"Variant {name}{default}: {variant.description}")
@@ -346,6 +346,15 @@ def show(workload: str) -> None:
     ]
     if promises:
         show_table(("variant", "promised", "on", "bounds", "book", "where"), promises, right=("book",))
+
+
+def _columns(source: Source) -> Iterator[tuple[str, ...]]:
+    """A row for each column of each feature, or for the feature itself where it has no columns."""
+    for name, feature in source.features.items():
+        for column in feature.columns:
+            yield name, feature.role, column.name, column.description, column.unit
+        if not feature.columns:
+            yield name, feature.role, "", feature.description, feature.unit
 
 
 def _settings(pipeline: Pipeline, variant: Variant) -> dict[str, str]:

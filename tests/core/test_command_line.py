@@ -66,6 +66,8 @@ class TestShow:
             "boston (default)",
             "NOTE: Column B encodes the share of Black residents",
             "licence: none stated",
+            "crimes per head",
+            "median price of owner-occupied homes",
             "train.epochs",
             "cross_validation.folds",
             "at most 3",

@@ -140,13 +140,24 @@ def test_an_error_reaches_the_caller_as_the_stage_raised_it(job: JobFactory, pre
         assert "the loss is gone\n  expected: a number\n  received: nan" in told["message"]
 
 
+class Kept(logging.Handler):
+    """Keeps what it is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
 @pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture) -> Iterator[list[logging.LogRecord]]:
-    """What Prefect logs about task runs; it does not reach the root logger."""
-    logger = logging.getLogger("prefect.task_runs")
-    logger.addHandler(caplog.handler)
-    yield caplog.records
-    logger.removeHandler(caplog.handler)
+def lines() -> Iterator[list[logging.LogRecord]]:
+    """What Prefect logs about task runs."""
+    logger, kept = logging.getLogger("prefect.task_runs"), Kept()
+    logger.addHandler(kept)
+    yield kept.records
+    logger.removeHandler(kept)
 
 
 @pytest.mark.parametrize(
