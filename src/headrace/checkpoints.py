@@ -48,10 +48,19 @@ def _generations(folder: Path) -> tuple[Path, Path]:
 
 
 def _older(folder: Path) -> Path:
-    """The generation to write over: a damaged or missing one, else the one with fewer epochs."""
-    first, second = _generations(folder)
-    epochs = {path: getattr(_read(path), "epoch", -1) for path in (first, second)}
-    return min((first, second), key=lambda path: epochs[path])
+    """The generation to write over: a missing or unreadable one, else the one with fewer epochs.
+
+    Only the facts are read. Weights that are damaged can wait: the new file takes its place in one step, and is sound.
+    """
+
+    def epoch(path: Path) -> int:
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                return int(json.loads(archive["facts"].tobytes())["epoch"])
+        except Exception:
+            return -1
+
+    return min(_generations(folder), key=epoch)
 
 
 def _read(path: Path) -> Checkpoint | None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.artifacts import Artifact, write_json
+from headrace.artifacts import Artifact
 from headrace.errors import DataError, StageFailed
 from headrace.jobs import Job
 from headrace.monitoring import check_file, compare, divergence, in_words, monitor
@@ -17,6 +17,7 @@ from headrace.preprocessing import preprocess
 from headrace.spec import Column, Feature, Monitor
 from headrace.summaries import summarise
 from headrace.tables import batches, to_arrays
+from tests.core.making import twin
 
 COLUMNS = ("normal", "skewed", "river", "rooms")
 FEATURES = {
@@ -179,10 +180,7 @@ class TestHousePrices:
     def made(self, job: Callable[..., Job], tmp_path: Path) -> tuple[Job, Artifact, Artifact]:
         """The workload on its twin: job, raw folder, records."""
         found = job()
-        (tmp_path / "raw").mkdir()
-        found.origin.twin(tmp_path / "raw", 0)  # type: ignore[misc]
-        write_json(tmp_path / "raw" / "data.json", {"data": "synthetic"})
-        raw = Artifact(tmp_path / "raw", "twin", "download")
+        raw = twin(found, tmp_path / "raw")
         return found, raw, preprocess(found, raw)
 
     @pytest.fixture

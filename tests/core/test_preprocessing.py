@@ -20,6 +20,7 @@ from headrace.schema import read as read_schema
 from headrace.spec import Feature
 from headrace.summaries import Statistics
 from headrace.tables import batches
+from tests.core.making import twin
 
 Splits = dict[str, dict[str, np.ndarray]]
 
@@ -61,10 +62,7 @@ class TestHousePrices:
     def run(self, job: Callable[..., Job], tmp_path: Path) -> tuple[Job, Artifact, Artifact]:
         """The workload as it is, on its twin: job, raw folder, records."""
         found = job()
-        (tmp_path / "raw").mkdir()
-        found.origin.twin(tmp_path / "raw", 0)  # type: ignore[misc]
-        write_json(tmp_path / "raw" / "data.json", {"data": "synthetic"})
-        raw = Artifact(tmp_path / "raw", "twin", "download")
+        raw = twin(found, tmp_path / "raw")
         return found, raw, preprocess(found, raw)
 
     def test_is_standardised_by_its_training_split(self, run: tuple[Job, Artifact, Artifact]) -> None:
