@@ -532,7 +532,9 @@ class TestProcesses:
 
     def test_that_are_interrupted_say_so(self, project: Path) -> None:
         script = (
-            "import sys, time\n"
+            "import signal, sys, time\n"
+            # A shell that runs the tests in the background has them ignore Ctrl-C.
+            "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "from headrace import __main__, running\n"
             "def execute(job, stages):\n"
             "    print('ready', file=sys.stderr, flush=True); time.sleep(60)\n"
