@@ -72,20 +72,30 @@ def system_errors(doing: str) -> Iterator[None]:
     """Turn a full disk or a missing permission into a message; every other error passes through."""
     try:
         yield
-    except OSError as error:
-        if error.errno in _NO_ROOM:
+    except Exception as error:
+        code = _system_code(error)
+        if code in _NO_ROOM:
             raise SystemTrouble(
                 f"No room left while {doing}.",
-                received=error.strerror,
+                received=os.strerror(code),
                 remedy="free some space, or set HEADRACE_HOME to a folder on another disk; what was finished is kept",
             ) from error
-        if error.errno in _NO_PERMISSION:
+        if code in _NO_PERMISSION:
             raise SystemTrouble(
                 f"Not allowed to write while {doing}.",
-                received=f"{error.strerror}: {error.filename}",
+                received=f"{os.strerror(code)}: {getattr(error, 'filename', None) or error}",
                 remedy="make the folder writable, or set HEADRACE_HOME to one that is",
             ) from error
         raise
+
+
+def _system_code(error: Exception) -> int:
+    """The system's number for what went wrong; 0 if it has none. TensorFlow passes on its words only."""
+    if isinstance(error, OSError):
+        return error.errno or 0
+    if type(error).__module__.startswith("tensorflow"):
+        return next((code for code in (*_NO_ROOM, *_NO_PERMISSION) if os.strerror(code) in str(error)), 0)
+    return 0
 
 
 def write_atomically(path: Path, data: bytes) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -248,3 +249,16 @@ def test_a_file_that_an_artifact_lacks_is_told_with_those_it_has(tmp_path: Path)
 
 def test_two_artifacts_with_the_same_content_are_equal_however_they_came_about(tmp_path: Path) -> None:
     assert Artifact(tmp_path, "0", "bake", "run", "new") == Artifact(tmp_path, "0", "bake", "skipped", "known")
+
+
+def test_a_full_disk_that_tensorflow_meets_is_told_like_any_other(
+    tmp_path: Path, full_disk: Callable[[], None]
+) -> None:
+    import tensorflow as tf
+
+    writer = tf.io.TFRecordWriter(str(tmp_path / "records"))
+    writer.write(b"x" * 100_000)
+    full_disk()
+
+    with pytest.raises(SystemTrouble, match="No room left while writing"), system_errors("writing"):
+        writer.close()
