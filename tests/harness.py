@@ -6,6 +6,7 @@ import atexit
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -59,7 +60,13 @@ class Server:
     def task_runs(self, flow_run: object) -> list[dict[str, Any]]:
         """The task runs of a flow run, in the order in which they began."""
         wanted = {"id": {"any_": [str(flow_run)]}}
-        return sorted(self.ask("/task_runs/filter", flow_runs=wanted), key=lambda run: run["start_time"] or "")
+        until = time.monotonic() + 30
+        while True:
+            found = self.ask("/task_runs/filter", flow_runs=wanted)
+            # The server writes a task run down a moment before its state.
+            if all(run["state"] for run in found) or time.monotonic() > until:
+                return sorted(found, key=lambda run: run["start_time"] or "")
+            time.sleep(0.1)
 
     def artifacts(self, flow_run: object) -> list[dict[str, Any]]:
         """The artifacts of a flow run."""
