@@ -27,7 +27,7 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import Any
 
-from headrace.artifacts import home, locked, read_json, system_errors, write_json
+from headrace.artifacts import home, is_held, locked, read_json, system_errors, write_json
 from headrace.errors import SystemTrouble
 from headrace.projects import root
 from headrace.running import born
@@ -445,7 +445,7 @@ def _bury_the_dead(*, others: bool = False) -> None:
     Args:
         others: Include those that a worker had taken from the work pool and whose process had not begun yet.
     """
-    dead = [path for path in (_folder() / "alive").glob("*") if _let_go(path)]
+    dead = [path for path in (_folder() / "alive").glob("*") if not is_held(path)]
     if not dead and not others:
         return
     from prefect import get_client
@@ -466,13 +466,3 @@ def _bury_the_dead(*, others: bool = False) -> None:
                     client.set_task_run_state(task_run.id, crashed, force=True)
     for path in dead:
         path.unlink(missing_ok=True)
-
-
-def _let_go(path: Path) -> bool:
-    """Whether nobody holds this lock."""
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-    return True

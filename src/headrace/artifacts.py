@@ -141,6 +141,16 @@ def locked(path: Path) -> Iterator[None]:
         yield
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process is at work under this lock, which must exist."""
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 # ----------------------------------------------------------------------------------------------- manifests
 
 

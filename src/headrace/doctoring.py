@@ -18,7 +18,7 @@ from typing import Literal
 from packaging.requirements import Requirement
 
 from headrace import projects, registry, running
-from headrace.artifacts import Place, home, locked, read_json
+from headrace.artifacts import Place, home, is_held, locked, read_json
 
 LEAST_ROOM = 2e9
 """Bytes that a home should have free: data, records, checkpoints and bundles of a few workloads."""
@@ -220,7 +220,7 @@ def _unfinished(fix: bool) -> Iterator[Finding]:
     found = 0
     for place in _places("work"):
         lock = place.work.with_suffix(".lock")
-        if _held(lock):
+        if lock.is_file() and is_held(lock):
             continue
         found += 1
         half = place.work / "output"
@@ -244,20 +244,6 @@ def _places(below: str) -> Iterator[Place]:
     """Where stages have put something."""
     for path in sorted((home() / below).glob("*/*/*/")):
         yield Place(path.parent.parent.name, path.parent.name, path.name)
-
-
-def _held(lock: Path) -> bool:
-    """Whether a process is at work under this lock."""
-    import fcntl
-
-    if not lock.is_file():
-        return False
-    with lock.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def _registry(_fix: bool) -> Iterator[Finding]:

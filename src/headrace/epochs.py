@@ -101,7 +101,7 @@ class Program:
         self._start = self.state
         self._compiled = settings.jit_compile and self._can_be_compiled()
         self._graph = tf.function(self._epochs, jit_compile=self._compiled, autograph=False)
-        self._split: tuple[int, Any] | None = None
+        self._placed: tuple[Split, Split | None, Any] | None = None
         self.names: list[str] = []
 
     def _can_be_compiled(self) -> bool:
@@ -197,13 +197,15 @@ class Program:
 
     def _on_device(self, train: Split, held: Split | None) -> Any:
         """The splits as tensors, copied once."""
-        if self._split is None or self._split[0] != id(train):
-            self._split = id(train), (self._tensors(train), self._tensors(held) if held else None)
-        return self._split[1]
+        kept = self._placed
+        if kept is None or kept[0] is not train or kept[1] is not held:
+            kept = train, held, (self._tensors(train), self._tensors(held) if held else None)
+            self._placed = kept
+        return kept[2]
 
     def forget(self) -> None:
         """Let go of the examples."""
-        self._split = None
+        self._placed = None
 
     # ----------------------------------------------------------------------------------------- the graph
 

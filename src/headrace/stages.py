@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec
 
 from headrace import fingerprints
-from headrace.artifacts import MANIFEST, Artifact, Place, close, home, read_json, room, system_errors, write_json
+from headrace.artifacts import Artifact, Place, close, home, read_json, room, system_errors, write_json
 from headrace.errors import HeadraceError
 from headrace.jobs import Job
 
@@ -76,7 +76,7 @@ class Stage(Generic[P]):
         """
         bound = self._bind(job, args, kwargs)
         ingredients = self._ingredients(job, bound)
-        place = Place(job.workload, self.name, fingerprints.digest(ingredients)[:20])
+        place = self._place(job, ingredients)
         node = self._node(bound)
         found, reason = self._look(job, node, place, ingredients)
         if found:
@@ -115,7 +115,7 @@ class Stage(Generic[P]):
         if pending:
             return Artifact(Path(), "", node, "unknown", f"after {', '.join(pending)}: runs if that gives anything new")
         ingredients = self._ingredients(job, bound)
-        place = Place(job.workload, self.name, fingerprints.digest(ingredients)[:20])
+        place = self._place(job, ingredients)
         found, reason = self._look(job, node, place, ingredients)
         return found or Artifact(Path(), "", node, "run", reason)
 
@@ -149,6 +149,10 @@ class Stage(Generic[P]):
             "core": fingerprints.core_code(self._function.__module__),
             "versions": fingerprints.versions(*self._versions),
         }
+
+    def _place(self, job: Job, ingredients: dict[str, Any]) -> Place:
+        """Where the result with these ingredients belongs."""
+        return Place(job.workload, self.name, fingerprints.digest(ingredients)[:20])
 
     def _look(self, job: Job, node: str, place: Place, ingredients: dict[str, Any]) -> tuple[Artifact | None, str]:
         """The finished artifact if it is there and whole; else why the stage must run."""
@@ -209,6 +213,3 @@ def stage(
         stands: A check of a finished artifact against the world outside of it; what is wrong in words, or None.
     """
     return lambda function: Stage(function, settings, functions, versions, volatile, facts, stands)
-
-
-__all__ = ["MANIFEST", "Room", "Stage", "stage"]

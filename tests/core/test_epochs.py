@@ -182,3 +182,10 @@ def test_an_order_depends_on_seed_and_epoch_only() -> None:
     assert sorted(order(3, 5, 100)) == list(range(100))
     assert not np.array_equal(order(3, 5, 100), order(3, 6, 100))
     assert not np.array_equal(order(3, 5, 100), order(4, 5, 100))
+
+
+def test_other_held_out_examples_are_never_taken_for_those_before() -> None:
+    one, split = program(settings(learning_rate=1e-12)), examples()
+    losses = [one.run(split, examples(20, seed=seed), seed=0, first=0, epochs=1)[0, 2] for seed in (1, 2)]
+
+    assert losses[0] != losses[1]
