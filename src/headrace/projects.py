@@ -30,13 +30,19 @@ def root() -> Path:
     )
 
 
+SHARED = "sources"
+"""The package in `pipelines/` that is no workload: the data sets that several of them use."""
+
+
 def names() -> list[str]:
     """The workloads of the project, sorted."""
     folder = root() / "pipelines"
     return sorted(
         path.stem
         for path in folder.iterdir()
-        if not path.name.startswith((".", "_")) and (path.suffix == ".py" or (path / "__init__.py").is_file())
+        if not path.name.startswith((".", "_"))
+        and path.stem != SHARED
+        and (path.suffix == ".py" or (path / "__init__.py").is_file())
     )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
@@ -46,45 +47,93 @@ class Column(Spec):
 
 
 class Feature(Spec):
-    """What one feature of an example is, before preprocessing.
+    """What one feature of an example is: as `read` gives it, or as a record holds it after preprocessing.
 
     A table's columns are packed into one vector feature (`columns` names its positions): it is read and written three
     times as fast as a feature for each column.
     """
 
-    shape: tuple[int, ...] = ()
-    """Shape of one example, without the batch: `()` for a scalar, `(13,)` for a vector."""
-    dtype: Literal["float32", "int64", "string"] = "float32"
-    role: Literal["input", "target"] = "input"
+    shape: tuple[Annotated[int, Field(ge=1)] | None, ...] = ()
+    """Shape of one example, without the batch: `()` for a scalar, `(13,)` for a vector, `(28, 28, 1)` for an image.
+    `None` in the first place is a length that differs from example to example: `(None,)` for a sequence of numbers."""
+    dtype: Literal["float32", "int64", "uint8", "string"] = "float32"
+    role: Literal["input", "target", "weight", "note"] = "input"
+    """`weight`: how much an example counts in the loss. `note`: for people only (a file name, a date), never seen by
+    the model."""
+    content: Literal["number", "category", "text", "tokens", "image", "mask"] | None = None
+    """What the values mean, by which they are described, drawn and watched; default: what dtype and shape suggest (see
+    `kind`). A `string` that is an image or a mask holds the bytes of a JPEG, PNG, GIF or BMP file."""
+    classes: tuple[str, ...] = ()
+    """Names of the categories: of a class number from 0 (`int64`), of the pixels of a mask, or the strings allowed."""
     columns: tuple[Column, ...] = ()
+    """Names of the positions of a vector, or of the last dimension of anything with more of them."""
+    optional: bool = False
+    """Whether the value may be missing: NaN in a tensor of numbers, an empty string in one of strings."""
     description: str = ""
     unit: str = ""
 
     @model_validator(mode="after")
-    def _columns_fill_the_shape(self) -> Self:
-        size = math.prod(self.shape)
-        if self.columns and len(self.columns) != size:
-            raise ValueError(f"a feature of shape {self.shape} has {size} positions, but {len(self.columns)} columns")
+    def _is_consistent(self) -> Self:
+        if None in self.shape[1:]:
+            raise ValueError(f"only the first dimension may differ from example to example, not that of {self.shape}")
+        if self.columns and (not self.shape or len(self.columns) != self.shape[-1]):
+            raise ValueError(
+                f"a feature of shape {self.shape} has {self.shape[-1] if self.shape else 1} positions in its last "
+                f"dimension, but {len(self.columns)} columns"
+            )
+        if self.optional and (self.dtype in ("int64", "uint8") or self.ragged):
+            raise ValueError(
+                f"a missing value of shape {self.shape} and type {self.dtype} can't be told from others: read it as "
+                "float32 (NaN) or string (empty), or fill it in while reading"
+            )
+        if len(set(self.classes)) < len(self.classes):
+            raise ValueError("two classes have the same name")
         return self
 
     @property
+    def ragged(self) -> bool:
+        """Whether the length differs from example to example."""
+        return self.shape[:1] == (None,)
+
+    @property
     def size(self) -> int:
-        """Numbers (or strings) in one example."""
-        return math.prod(self.shape)
+        """Numbers (or strings) in one example; of one step, where the length differs from example to example."""
+        return math.prod(length for length in self.shape if length is not None)
+
+    @property
+    def kind(self) -> Literal["number", "category", "text", "tokens", "image", "mask"]:
+        """What the values mean: `content`, or what dtype and shape suggest."""
+        if self.content:
+            return self.content
+        if self.classes:
+            return "category"
+        if self.dtype == "string":
+            return "text"
+        if self.dtype == "int64" and self.ragged:
+            return "tokens"
+        return "image" if self.dtype == "uint8" and len(self.shape) == 3 and self.shape[2] in (1, 3, 4) else "number"
 
 
 class File(Spec):
     """A file to be downloaded, pinned by the digest that its publisher gives."""
 
     url: str
-    sha256: Sha256
+    """Where it comes from: `https://…`, `kaggle://COMPETITION/FILE` (needs an account), `gdrive://ID/FILE`, or
+    `manual:FILE` for what a person has to fetch."""
+    sha256: Sha256 | None = None
+    """Unknown where no publisher gives one: the digest of the first download is kept, and holds from then on."""
     size: Annotated[int, Field(gt=0)] | None = None
     """Bytes; unknown where the publisher gives a digest only."""
+    unpack: bool = False
+    """Unpack the archive (zip, tar, tar.gz, gz …) into a folder beside it. Reading an archive does not need that: see
+    `headrace.archives`."""
+    hint: str = ""
+    """How a person gets it: the account, the rules to accept, the page."""
 
     @property
     def name(self) -> str:
         """The original file name, under which a mirror holds it."""
-        return self.url.rsplit("/", 1)[-1]
+        return re.split("[/:]", self.url)[-1]
 
 
 class Source(Spec):
@@ -96,16 +145,42 @@ class Source(Spec):
     read: Read
     """Folder of raw files → batches of examples for each split (`train` and `test`), always in the same order."""
     files: tuple[File, ...] = ()
+    tfds: str | None = None
+    """A TensorFlow Datasets builder instead of files: `mnist`, `mnist:3.0.1`, `glue/sst2`. It is prepared by TFDS itself
+    in the raw folder."""
     twin: Twin | None = None
     """Folder and seed → raw files of the same format with made-up, learnable contents."""
+    quarantine: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each split's examples that may be unusable (a missing value, an image that isn't one): they are left out
+    and listed with their reasons. More stop the run."""
     licence: str = ""
     homepage: str = ""
     note: str = ""
     """What a person must know before using a model trained on these data."""
 
+    @model_validator(mode="after")
+    def _has_one_origin(self) -> Self:
+        if self.files and self.tfds:
+            raise ValueError("a source has files, or a builder of TensorFlow Datasets, not both")
+        return self
+
     def named(self, role: str) -> dict[str, Feature]:
         """The features that have this role, in their order."""
         return {name: feature for name, feature in self.features.items() if feature.role == role}
+
+
+class Records(Spec):
+    """How records are kept. What is said here changes speed and size, never what is read back (JPEG excepted)."""
+
+    images: Literal["raw", "png", "jpeg"] = "raw"
+    """How images and masks that `preprocess` gives as uint8 (height, width, channels) are stored: as they are, fastest to
+    read; or as PNG (a fraction of the size) or JPEG (smaller yet, and no longer exact; masks stay PNG), decoded when
+    they are read."""
+    compression: Literal["none", "gzip"] = "none"
+    """Gzip is for archives: it makes writing 3 to 27 times slower, and a new order for each epoch needs all examples in
+    memory."""
+    shard_bytes: Annotated[int, Field(ge=1_000)] = 100 * 2**20
+    """A shard is closed when it holds this much: large enough to be read in one sweep, small enough to share out."""
 
 
 class EarlyStopping(Spec):
@@ -241,6 +316,7 @@ class Pipeline(Spec):
     """The first one is the default."""
     preprocess: Callable[..., Any]
     """Statistics of the training split → function from a batch of features to a batch of records."""
+    records: Records = Records()
     model: Callable[..., Any]
     """Features of the records (and the variant's `model` arguments) → Keras model, not compiled."""
     variants: dict[Name, Variant]

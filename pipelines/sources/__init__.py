@@ -1,0 +1,1 @@
+"""Data sets that several workloads use: one module each, with its `Source` objects, their readers and their twins."""
