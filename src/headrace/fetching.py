@@ -1,46 +1,52 @@
-"""Getting one pinned file, whole and verified or not at all: from the cache, else a mirror, else its origin.
+"""Getting files, whole and verified or not at all: from the cache, by hand, else a mirror, else their origin.
 
-The cache keeps a file under the digest of its bytes. A mirror is a folder or a web address that holds files under their
-original names, directly or one folder down, and may say in `MANIFEST.json` (or `SHA256SUMS`) which bytes it means to
-hold: a file that was packed anew, with other bytes than the origin's, is accepted on its mirror's word only.
+The cache keeps a file under the digest of its bytes. `<home>/manual` holds what a person has fetched. A mirror is a
+folder or a web address that holds files under their original names, at its top or up to two folders down, and may say
+in `MANIFEST.json` (or `SHA256SUMS`) which bytes it means to hold: a file that was packed anew, with other bytes than
+the origin's, is accepted on its mirror's word only. Of several files of one name the pinned one is meant, else the one
+whose path has most in common with the end of the file's address, else the one that lies least deep.
+
+Where no digest is pinned and no mirror vouches, the bytes that come first are trusted: their digest is kept in
+`<home>/trusted.json` and holds from then on.
 """
 
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import glob
+import hashlib
 import json
 import logging
 import os
 import queue
 import re
 import shutil
-import socket
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
-from headrace.artifacts import file_digest, home, locked
+from headrace.artifacts import file_digest, home, locked, read_json, write_json
 from headrace.console import progress
 from headrace.errors import DataError, Unavailable
+from headrace.origins import CONNECT, Address, Expected, Watch, address_of, body, reach, transfer
 from headrace.spec import File
 
 log = logging.getLogger(__name__)
 
-CONNECT, READ = 5.0, 30.0
-"""Seconds to wait for a connection, and for the next bytes."""
-CHUNK = 1 << 14
-"""Bytes that are lost at most when a connection breaks."""
-TRIES = 3
-BACK_OFF = 1.0
-"""Seconds before the second try; doubled for each one after it."""
+AT_ONCE = 4
+"""Files that are brought at the same time."""
+TICK = 0.2
+"""Seconds between two looks at how far they are."""
+GRACE = 1.0
+"""Seconds that the others are given to stop after the first failure; one that hangs for longer is left behind."""
 
 Voucher = Literal["origin", "mirror", "nobody"]
 """On whose word bytes are what they should be; the origin's digest is pinned in the workload's file."""
+Way = Literal["cache", "hand", "mirror", "origin"]
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Held:
 
     path: Path
     vouched_by: Voucher
-    way: Literal["cache", "mirror", "origin"]
+    way: Way
     place: str
     """Path or URL that it was taken from."""
     words: dict[str, Any] = field(default_factory=dict)
@@ -58,107 +64,285 @@ class Held:
 
 @dataclass(frozen=True)
 class Copy:
-    """A file as a mirror holds it (a folder), or says that it holds it (a web address)."""
+    """A file as a folder holds it, or as a mirror on the web says that it does."""
 
+    way: Way
     place: Path | str
-    sha256: str
+    within: str
+    """Its path within the mirror."""
+    sha256: str | None
+    """None for a file on the web that no manifest lists."""
     size: int | None
     vouched_by: Voucher
     words: dict[str, Any] = field(default_factory=dict)
 
 
-def obtain(file: File) -> Held:
-    """Have a file in the cache, verified.
+@dataclass(frozen=True)
+class Search:
+    """Where a file can be had, after a look at everything near."""
+
+    file: File
+    held: Held | None = None
+    copy: Copy | None = None
+    address: Address | None = None
+    reasons: tuple[str, ...] = ()
+    """Why it can't be had from elsewhere."""
+
+
+def fetch(files: Sequence[File]) -> list[Held]:
+    """Have files in the cache, verified, several of them at the same time.
+
+    What is wrong near at hand is told before anything is downloaded. The first failure stops the others; what they had
+    received is kept for the next attempt.
 
     Raises:
-        DataError: A mirror or the origin gives other bytes than those that were pinned, and nobody vouches for them.
-        Unavailable: It is in no cache and no mirror, and the origin can't be reached or does not have it.
+        ConfigError: The address of a file is of no known kind.
+        DataError: A mirror, a person or an origin gives other bytes than those that were pinned or trusted at first.
+        Unavailable: A file is nowhere near, and its origin can't be reached, can't be asked or does not have it.
     """
-    cached = _in_cache(file.sha256, file.name)
-    if cached:
-        return Held(cached, "origin", "cache", str(cached))
-    copy, missing = in_mirror(file)
-    reasons = ["it is not in the cache", missing]
-    if copy:
-        if copy.vouched_by == "nobody":
-            raise _wrong(copy.place, copy.sha256, copy.size, _acceptable(file, copy.words))
-        if copy.vouched_by == "mirror":
-            kind = copy.words.get("kind", "without saying why they differ")
-            log.info("%s: not the origin's bytes; the mirror vouches for them (%s)", file.name, kind)
-        try:
-            path = _take(copy.place, file.name, copy.sha256, copy.size)
-            return Held(path, copy.vouched_by, "mirror", str(copy.place), copy.words)
-        except Unavailable as error:
-            reasons[-1] = f"the mirror: {error.problem}"
-    try:
-        return Held(_take(file.url, file.name, file.sha256, file.size), "origin", "origin", file.url)
-    except Unavailable as error:
-        raise Unavailable(
-            f"{file.name} can't be had: {'; '.join([*reasons, error.problem])}.",
-            expected=f"the file from {file.url} (sha256 {file.sha256})",
-            remedy=(
-                f"connect to the network; or put {file.name} under this name into a folder, and set HEADRACE_MIRROR to "
-                "that folder; or use made-up data: --data synthetic"
-            ),
-        ) from error
+    searches = [_search(file) for file in files]
+    stuck = [search for search in searches if not (search.held or search.copy or search.address)]
+    if stuck:
+        raise _unavailable(stuck)
+    missing = [search for search in searches if not search.held]
+    brought = iter(_together(missing) if missing else [])
+    return [search.held or next(brought) for search in searches]
+
+
+def digest_in_force(file: File) -> str | None:
+    """The digest of the bytes that would be used now; None if nothing near tells. Nothing is downloaded."""
+    pinned = file.sha256 or _trusted(file).get("sha256")
+    copy = None if pinned and _in_cache(pinned, file.name) else _near(file)[0]
+    return copy.sha256 if copy else pinned
 
 
 def bytes_in_force(file: File) -> str:
-    """The beginning of the digest of the bytes that would be used now, and on whose word, if not the origin's.
+    """What a result depends on of a file: the beginning of its digest, and on whose word, if not the origin's.
 
-    Nothing is downloaded: where neither cache nor mirror hold the file, it is the pinned digest.
+    Nothing is downloaded: where nothing near holds the file, it is the pinned digest. An unpinned file's is not known
+    before its first download, which must not change what depends on it: see `digest_in_force`.
     """
-    copy = None if _in_cache(file.sha256, file.name) else in_mirror(file)[0]
-    if copy is None or copy.vouched_by == "origin":
+    if not file.sha256:
+        return "as it came first"
+    copy = None if _in_cache(file.sha256, file.name) else _near(file)[0]
+    if copy is None or copy.sha256 is None or copy.vouched_by == "origin":
         return file.sha256[:20]
     return f"{copy.sha256[:20]}, vouched for by {'the mirror' if copy.vouched_by == 'mirror' else 'nobody'}"
 
 
 def at_hand(file: File) -> bool:
-    """Whether cache or mirror hold a file, so that its origin is not needed."""
-    return bool(_in_cache(file.sha256, file.name) or in_mirror(file)[0])
+    """Whether cache, mirror or a person hold a file, so that its origin is not needed."""
+    pinned = file.sha256 or _trusted(file).get("sha256")
+    return bool((pinned and _in_cache(pinned, file.name)) or _near(file)[0])
 
 
-# -------------------------------------------------------------------------------------------------- cache
-
-
-def _in_cache(sha256: str, name: str) -> Path | None:
-    """The cached file, if its bytes are still those of its digest."""
-    path = _cached(sha256, name)
+def reachable(file: File, seconds: float) -> bool:
+    """Whether the origin of a file seems to be there."""
     try:
-        if file_digest(path) == sha256:
-            return path
-    except OSError:
+        reach(address_of(file).url, seconds)
+    except Unavailable:
+        return False
+    return True
+
+
+def place_by_hand(file: File) -> Path:
+    """Where a person puts a file."""
+    return home() / "manual" / _tail(file)
+
+
+# ------------------------------------------------------------------------------------------- where it can be had
+
+
+def _search(file: File) -> Search:
+    trusted = _trusted(file)
+    pinned = file.sha256 or trusted.get("sha256")
+    if not file.sha256:
+        by_hand = _by_hand(file)
+        if by_hand and pinned and by_hand.sha256 != pinned:
+            raise _expected(file, trusted).wrong(by_hand.place, str(by_hand.sha256), by_hand.size)
+    cached = _in_cache(pinned, file.name) if pinned else None
+    if cached:
+        held = Held(cached, "origin" if file.sha256 else "nobody", "cache", str(cached))
+        return Search(file, held)
+    copy, missing = _near(file)
+    if copy and copy.vouched_by == "nobody":
+        expected = _expected(file, trusted)
+        if copy.sha256 and copy.sha256 != (pinned or copy.sha256):
+            raise _not_vouched(file, copy, expected)
+        if copy.size and copy.size != (file.size or copy.size):
+            raise replace(expected, sha256=None).wrong(copy.place, str(copy.sha256), copy.size)
+    if copy and copy.vouched_by == "mirror" and file.sha256:
+        kind = copy.words.get("kind", "without saying why they differ")
+        log.info("%s: not the origin's bytes; the mirror vouches for them (%s)", file.name, kind)
+    try:
+        return Search(file, None, copy, address_of(file), ("it is not in the cache", missing))
+    except Unavailable as error:
+        return Search(file, None, copy, None, ("it is not in the cache", missing, error.problem))
+
+
+def _near(file: File) -> tuple[Copy | None, str]:
+    """The file as a person or the mirror holds it; None and why, if neither does."""
+    by_hand = _by_hand(file)
+    return (by_hand, "") if by_hand else _in_mirror(file)
+
+
+def _by_hand(file: File) -> Copy | None:
+    path = place_by_hand(file)
+    if not path.is_file():
         return None
-    log.warning("%s in the cache is damaged, and counts as missing", name)
-    return None
+    sha256 = digest_of(path)
+    voucher: Voucher = "origin" if sha256 == file.sha256 else "nobody"
+    return Copy("hand", path, path.name, sha256, path.stat().st_size, voucher)
 
 
-def _cached(sha256: str, name: str) -> Path:
-    return home() / "cache" / sha256 / name
+def _unavailable(searches: Sequence[Search]) -> Unavailable:
+    """The error for files that can't be had, each with its reasons."""
+    files = [search.file for search in searches]
+    names = " and ".join(file.name for file in files)
+    reasons = ["; ".join(filter(None, search.reasons)) for search in searches]
+    if len(files) == 1:
+        problem = f"{names} can't be had: {reasons[0]}."
+    else:
+        problem = f"{names} can't be had:" + "".join(
+            f"\n  - {file.name}: {reason}" for file, reason in zip(files, reasons, strict=True)
+        )
+    hints = list(dict.fromkeys(file.hint for file in files if file.hint))
+    by_hand = " and ".join(str(place_by_hand(file)) for file in files)
+    network = ["connect to the network"] if any(search.address for search in searches) else []
+    return Unavailable(
+        problem,
+        expected="; ".join(
+            f"the file from {file.url}" + (f" (sha256 {file.sha256})" if file.sha256 else "") for file in files
+        ),
+        remedy="; or ".join(
+            [
+                *network,
+                "; ".join([*hints, f"put what you fetched by hand at {by_hand}"]),
+                "set HEADRACE_MIRROR to a folder that holds it under this name",
+                "use made-up data: --data synthetic",
+            ]
+        ),
+    )
 
 
-def _take(place: Path | str, name: str, sha256: str, size: int | None) -> Path:
+# ---------------------------------------------------------------------------------------- bringing it to the cache
+
+
+def _together(searches: Sequence[Search]) -> list[Held]:
+    """Bring files, a few at the same time; the progress of all of them is shown as one."""
+    stop = threading.Event()
+    watches = [Watch(stop, search.copy.size if search.copy else search.file.size) for search in searches]
+    waiting = queue.SimpleQueue[int]()
+    outcomes = queue.SimpleQueue[tuple[int, Held | BaseException]]()
+    for number in range(len(searches)):
+        waiting.put(number)
+
+    def work() -> None:
+        with contextlib.suppress(queue.Empty):
+            while not stop.is_set():
+                number = waiting.get_nowait()
+                try:
+                    outcomes.put((number, _bring(searches[number], watches[number])))
+                except BaseException as error:  # raised again by the thread that waits for it
+                    outcomes.put((number, error))
+
+    # Daemons, since a server that is silent can hold one for half a minute after nobody wants its file any more.
+    threads = [
+        threading.Thread(target=contextvars.copy_context().run, args=(work,), daemon=True)
+        for _ in range(min(AT_ONCE, len(searches)))
+    ]
+    sizes = [watch.size for watch in watches]
+    # In bytes, if all sizes are known from the beginning; else in files, and parts of files as soon as theirs is known.
+    kilobytes = sum(size or 0 for size in sizes) / 1000 if all(sizes) else None
+    title = searches[0].file.name if len(searches) == 1 else "download"
+    held: dict[int, Held] = {}
+    try:
+        with progress(title, kilobytes or len(searches)) as advance:
+            for thread in threads:
+                thread.start()
+            while len(held) < len(searches):
+                with contextlib.suppress(queue.Empty):
+                    number, outcome = outcomes.get(timeout=TICK)
+                    if isinstance(outcome, BaseException):
+                        raise outcome
+                    held[number] = outcome
+                received = sum(watch.done for watch in watches)
+                if kilobytes:
+                    advance(min(received / 1000, kilobytes), "kB")
+                else:
+                    parts = sum(min(1.0, watch.done / watch.size) if watch.size else 0.0 for watch in watches)
+                    advance(parts, f"{'files' if len(searches) > 1 else 'file'}, {received / 1e6:,.1f} MB")
+    finally:
+        stop.set()
+        deadline = time.monotonic() + GRACE
+        for thread in threads:
+            if thread.is_alive():
+                thread.join(max(0.0, deadline - time.monotonic()))
+    return [held[number] for number in range(len(searches))]
+
+
+def _bring(search: Search, watch: Watch) -> Held:
+    """Bring one file to the cache, from the copy that is near or from its origin."""
+    file, copy, reasons = search.file, search.copy, search.reasons
+    if copy:
+        try:
+            path = _take(file, copy, watch)
+            return Held(path, copy.vouched_by, copy.way, str(copy.place), copy.words)
+        except Unavailable as error:
+            reasons = (reasons[0], f"the mirror: {error.problem}", *reasons[2:])
+    if search.address:
+        try:
+            path = _take(file, search.address, watch)
+            return Held(path, "origin" if file.sha256 else "nobody", "origin", file.url)
+        except Unavailable as error:
+            reasons = (*reasons, error.problem)
+    raise _unavailable([replace(search, reasons=reasons)])
+
+
+def _take(file: File, source: Copy | Address, watch: Watch) -> Path:
     """Bring a file into the cache, which never shows a part of it."""
-    kept = _cached(sha256, name)
-    part = kept.with_name(f".{name}.part")
-    with locked(kept.with_name(f".{name}.lock")):
-        # Another process may have brought it while this one waited for the lock.
-        if _in_cache(sha256, name):
-            return kept
-        kept.unlink(missing_ok=True)
-        if isinstance(place, str):
-            transfer(place, part, sha256, size)
-        else:
-            copy_file(place, part)
-            received = file_digest(part)
-            if received != sha256:
-                part.unlink()
-                raise _wrong(place, received, None, f"sha256 {sha256}, as it was a moment ago")
-        # Artifacts are hard links to it: an edit by mistake would reach them all.
-        part.chmod(0o444)
-        os.replace(part, kept)
+    copy = source if isinstance(source, Copy) else None
+    expected = _expected(file, _trusted(file))
+    if copy and copy.vouched_by == "mirror":
+        expected = replace(expected, sha256=copy.sha256, size=copy.size)
+    elif copy and copy.sha256:
+        expected = replace(expected, sha256=copy.sha256)
+    folder = _cached(expected.sha256, file.name).parent if expected.sha256 else _unnamed(file)
+    part = folder / f".{file.name}.part"
+    with locked(folder / f".{file.name}.lock"):
+        watch.pause(0)
+        # Another process may have brought it, or told its digest, while this one waited for the lock.
+        if not expected.sha256:
+            expected = _expected(file, _trusted(file))
+        kept = _cached(expected.sha256, file.name) if expected.sha256 else None
+        if not (kept and _in_cache(kept.parent.name, file.name)):
+            if kept:
+                kept.unlink(missing_ok=True)
+            received = _receive(file, source, part, expected, watch)
+            kept = _cached(received, file.name)
+            kept.parent.mkdir(exist_ok=True)
+            # Artifacts are hard links to it: an edit by mistake would reach them all.
+            part.chmod(0o444)
+            os.replace(part, kept)
+        if not file.sha256 and not (copy and copy.vouched_by == "mirror"):
+            _trust(file, kept.parent.name, kept.stat().st_size, source)
+    if folder != kept.parent:
+        shutil.rmtree(folder, ignore_errors=True)
+    watch.done = watch.size = kept.stat().st_size
     return kept
+
+
+def _receive(file: File, source: Copy | Address, part: Path, expected: Expected, watch: Watch) -> str:
+    """Fill `part` from a folder or over the network; its digest."""
+    if isinstance(source, Copy) and isinstance(source.place, Path):
+        copy_file(source.place, part)
+        received = file_digest(part)
+        if received != expected.sha256:
+            part.unlink()
+            raise replace(expected, asked="what it was a moment ago").wrong(source.place, received)
+        return received
+    address = Address(str(source.place), file.name, str(source.place)) if isinstance(source, Copy) else source
+    return transfer(address, part, expected, watch)
 
 
 def copy_file(source: Path, target: Path, *, link: bool = False) -> None:
@@ -186,14 +370,107 @@ def digest_of(path: Path) -> str:
         raise DataError(f"{path} can't be read.", received=error.strerror) from error
 
 
+# --------------------------------------------------------------------------------------------- cache and trust
+
+
+def _in_cache(sha256: str, name: str) -> Path | None:
+    """The cached file, if its bytes are still those of its digest."""
+    path = _cached(sha256, name)
+    try:
+        if file_digest(path) == sha256:
+            return path
+    except OSError:
+        return None
+    log.warning("%s in the cache is damaged, and counts as missing", name)
+    return None
+
+
+def _cached(sha256: str, name: str) -> Path:
+    return home() / "cache" / sha256 / name
+
+
+def _unnamed(file: File) -> Path:
+    """Where a file is received whose digest nobody knows yet."""
+    return home() / "cache" / f"first-{hashlib.sha256(file.url.encode()).hexdigest()[:20]}"
+
+
+def _trust_file() -> Path:
+    return home() / "trusted.json"
+
+
+def _trusted(file: File) -> dict[str, Any]:
+    """What is known of the first download of a file that is not pinned; empty before it."""
+    return {} if file.sha256 else _all_trusted().get(file.url, {})
+
+
+def _all_trusted() -> dict[str, Any]:
+    path = _trust_file()
+    known = read_json(path) if path.exists() else {}
+    if not isinstance(known, dict):
+        raise DataError(
+            f"{path} can't be read, so that nobody knows which bytes were trusted at first.",
+            expected="JSON as Headrace has written it",
+            remedy="restore it, or remove it to trust what comes next",
+        )
+    return known
+
+
+def _trust(file: File, sha256: str, size: int, source: Copy | Address) -> None:
+    """Keep the digest of a first download; another process may have been faster."""
+    with locked(home() / "cache" / ".trusted.lock"):
+        known = _all_trusted()
+        first = known.get(file.url)
+        if not first:
+            today = time.strftime("%Y-%m-%d", time.gmtime())
+            entry = {"sha256": sha256, "size": size, "from": str(source.place), "on": today}
+            write_json(_trust_file(), {**known, file.url: entry})
+        elif first["sha256"] != sha256:
+            raise _expected(file, first).wrong(source.place, sha256, size)
+
+
+def _expected(file: File, trusted: dict[str, Any]) -> Expected:
+    """What a file must be: as pinned, else as it came first."""
+    if not trusted:
+        return Expected(file.sha256, file.size)
+    return Expected(
+        trusted["sha256"],
+        file.size or trusted["size"],
+        asked=f"what it was when it came first (on {trusted['on']}, from {trusted['from']})",
+        remedy=(
+            f"put the old bytes there; or, if the new ones are meant, remove the entry {file.url} from "
+            f"{_trust_file()}, or pin their digest in the workload's file"
+        ),
+    )
+
+
+def _not_vouched(file: File, copy: Copy, expected: Expected) -> DataError:
+    """The error for bytes in a folder or a mirror that are neither those expected nor listed in its manifest."""
+    if file.sha256 and copy.way == "hand":
+        expected = replace(expected, remedy="put a sound copy there, or remove it")
+    elif file.sha256:
+        remedy = "put a sound copy there; if these bytes are meant, list their size and sha256 in its MANIFEST.json"
+        expected = replace(expected, remedy=remedy)
+    words = copy.words
+    if not words:
+        return expected.wrong(copy.place, str(copy.sha256), copy.size)
+    listed = f"{words['sha256']} ({words.get('bytes', '?')} bytes) as the mirror lists it"
+    return DataError(
+        f"Wrong checksum: {copy.place} is not {expected.asked}.",
+        expected=f"sha256 {expected.sha256}, or {listed}",
+        received=f"sha256 {copy.sha256} ({copy.size:,} bytes)",
+        remedy=expected.remedy,
+    )
+
+
 # ------------------------------------------------------------------------------------------------- mirror
 
 
-def in_mirror(file: File) -> tuple[Copy | None, str]:
+def _in_mirror(file: File) -> tuple[Copy | None, str]:
     """The file in the mirror that HEADRACE_MIRROR names; None and why, if it is not there.
 
     Raises:
-        DataError: The mirror holds several files of that name, none of them the pinned one; or it can't be read.
+        DataError: The mirror holds several files of that name, and nothing tells which one is meant; or it can't be
+            read.
     """
     named = os.environ.get("HEADRACE_MIRROR", "")
     if not named:
@@ -206,45 +483,69 @@ def in_mirror(file: File) -> tuple[Copy | None, str]:
     except OSError as error:
         return None, f"the mirror {named}: {error.strerror}"
     exact = [copy for copy in copies if copy.vouched_by == "origin"]
-    if not exact and len(copies) > 1:
+    if exact or not copies:
+        return next(iter(exact), None), f"it is not in the mirror {named}"
+    best = max(_likeness(file, copy) for copy in copies)
+    meant = [copy for copy in copies if _likeness(file, copy) == best]
+    if len(meant) > 1:
         raise DataError(
             f"The mirror holds several files {file.name}, none of them with the pinned bytes.",
-            expected=f"sha256 {file.sha256}",
-            received=", ".join(str(copy.place) for copy in copies),
+            expected=f"sha256 {file.sha256}" if file.sha256 else f"one that is the end of {file.url}",
+            received=", ".join(str(copy.place) for copy in meant),
             remedy="leave only the one that is meant, or set HEADRACE_MIRROR to its folder",
         )
-    return next(iter(exact or copies), None), f"it is not in the mirror {named}"
+    return meant[0], ""
+
+
+def _likeness(file: File, copy: Copy) -> tuple[int, int]:
+    """How much a copy looks like the file that is meant: parts that its path and the file's address end in; depth."""
+    parts, wanted = copy.within.split("/")[::-1], re.split("[/:#]", file.url)[::-1]
+    alike = [a == b for a, b in zip(parts, wanted, strict=False)]
+    return (alike.index(False) if False in alike else len(alike)), -len(parts)
+
+
+def _tail(file: File) -> str:
+    """The path in which a file's place in a mirror ends: its name, or the whole of `manual:labelled/data.csv`."""
+    return file.url.removeprefix("manual:") if file.url.startswith("manual:") else file.name
 
 
 def _in_folder(folder: Path, file: File) -> list[Copy]:
     if not folder.is_dir():
         raise Unavailable(f"{folder} is no folder")
-    found = [folder / file.name, *sorted(folder.glob(f"*/{glob.escape(file.name)}"))]
+    tail = glob.escape(_tail(file))
+    found = [path for depth in ("", "*/", "*/*/") for path in sorted(folder.glob(f"{depth}{tail}"))]
     words_of = {words["file"]: words for words in _manifest(lambda name: _bytes(folder / name))}
     copies = []
     for path in filter(Path.is_file, found):
-        words = words_of.get(path.relative_to(folder).as_posix(), {})
+        within = path.relative_to(folder).as_posix()
+        words = words_of.get(within, {})
         sha256, size = digest_of(path), path.stat().st_size
         vouched_by: Voucher = "nobody"
         if sha256 == file.sha256:
             vouched_by = "origin"
         elif words.get("sha256") == sha256 and words.get("bytes", size) == size:
             vouched_by = "mirror"
-        copies.append(Copy(path, sha256, size, vouched_by, words))
+        copies.append(Copy("mirror", path, within, sha256, size, vouched_by, words))
     return copies
 
 
 def _on_web(url: str, file: File) -> list[Copy]:
     reach(url, CONNECT)
-    listed = [words for words in _manifest(lambda name: _body(f"{url}/{name}")) if _base(words["file"]) == file.name]
+    tail = _tail(file)
+    listed = [
+        words for words in _manifest(lambda name: body(f"{url}/{name}")) if f"/{words['file']}".endswith(f"/{tail}")
+    ]
     copies = []
     for words in listed:
         sha256 = words["sha256"]
         vouched_by: Voucher = "origin" if sha256 == file.sha256 else "mirror"
-        copies.append(Copy(f"{url}/{words['file']}", sha256, words.get("bytes"), vouched_by, words))
-    if not copies and _body(f"{url}/{file.name}", only_ask=True) is not None:
+        copies.append(
+            Copy("mirror", f"{url}/{words['file']}", words["file"], sha256, words.get("bytes"), vouched_by, words)
+        )
+    if not copies and body(f"{url}/{tail}", only_ask=True) is not None:
         # Not listed, so that nothing but the pin says what it must be.
-        copies.append(Copy(f"{url}/{file.name}", file.sha256, file.size, "origin"))
+        vouched_by = "origin" if file.sha256 else "nobody"
+        copies.append(Copy("mirror", f"{url}/{tail}", tail, file.sha256, file.size, vouched_by))
     return copies
 
 
@@ -275,154 +576,3 @@ def _is_entry(entry: Any) -> bool:
 
 def _bytes(path: Path) -> bytes | None:
     return path.read_bytes() if path.is_file() else None
-
-
-def _body(url: str, *, only_ask: bool = False) -> bytes | None:
-    """What a web address holds (nothing yet, if it is only asked for); None if it does not exist."""
-    import requests
-
-    try:
-        with requests.request("HEAD" if only_ask else "GET", url, timeout=(CONNECT, READ)) as response:
-            return response.content if response.ok else None
-    except requests.RequestException as error:
-        raise Unavailable(_in_words(url, error)) from error
-
-
-def _base(name: str) -> str:
-    return name.rsplit("/", 1)[-1]
-
-
-# ----------------------------------------------------------------------------------------------- transfer
-
-
-def reach(url: str, seconds: float) -> None:
-    """See whether anybody listens where a URL leads, or at the proxy on the way there.
-
-    Raises:
-        Unavailable: Nobody does, or not in time; the problem says why, in a few words.
-    """
-    from requests.utils import get_environ_proxies, select_proxy
-
-    host = urlsplit(url).hostname
-    outcome: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
-
-    def connect() -> None:
-        try:
-            first = select_proxy(url, get_environ_proxies(url)) or url
-            way = urlsplit(first if "://" in first else f"http://{first}")
-            address = (way.hostname or "", way.port or {"https": 443}.get(way.scheme, 80))
-            socket.create_connection(address, timeout=seconds).close()
-            outcome.put(None)
-        except Exception as error:  # also those of a malformed address
-            outcome.put(error)
-
-    # In a thread, since no timeout covers the name service: without a network it can take half a minute to say no.
-    threading.Thread(target=connect, daemon=True).start()
-    try:
-        error = outcome.get(timeout=seconds)
-    except queue.Empty:
-        raise Unavailable(f"{host} gives no answer within {seconds:g} s") from None
-    if error:
-        raise Unavailable(_in_words(url, error)) from error
-
-
-def transfer(url: str, part: Path, sha256: str, size: int | None) -> None:
-    """Download a file to `part`, going on where an earlier attempt broke off.
-
-    A part that broke off is kept for the next attempt; one with the wrong bytes is removed.
-
-    Raises:
-        DataError: The server gives other bytes than the pinned ones: final, since it would give them again.
-        Unavailable: The server can't be reached, does not have the file, or breaks off each time.
-    """
-    import requests
-
-    # Before any try: a host that is not there now will not be there in two seconds either.
-    reach(url, CONNECT)
-    trouble = ""
-    for attempt in range(TRIES):
-        if attempt:
-            pause = BACK_OFF * 2 ** (attempt - 1)
-            log.info("%s; trying again in %g s", trouble, pause)
-            time.sleep(pause)
-        try:
-            resumed, trouble = _receive(url, part, size)
-        except requests.RequestException as error:
-            trouble = _in_words(url, error)
-        if trouble:
-            continue
-        received, length = file_digest(part), part.stat().st_size
-        if received == sha256 and length == (size or length):
-            return
-        part.unlink()
-        if not resumed:
-            raise _wrong(url, received, length, f"sha256 {sha256}" + (f" ({size:,} bytes)" if size else ""))
-        trouble = f"{_base(url)}: the rest does not fit what an earlier attempt had left"
-    raise Unavailable(trouble)
-
-
-def _receive(url: str, part: Path, size: int | None) -> tuple[bool, str]:
-    """One attempt: whether it went on where an earlier one broke off, and the passing trouble that it met, if any."""
-    import requests
-
-    host = urlsplit(url).hostname
-    begun = part.stat().st_size if part.exists() else 0
-    # As it is stored, not packed for the way: sizes and digests are those of the file.
-    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={begun}-"} if begun else {})}
-    with requests.get(url, stream=True, timeout=(CONNECT, READ), headers=headers) as response:
-        status = f"{host} answers {response.status_code} {response.reason}"
-        resumed = response.status_code == 206
-        if response.status_code == 416 or (
-            resumed and not response.headers.get("Content-Range", "").startswith(f"bytes {begun}-")
-        ):
-            part.unlink(missing_ok=True)
-            return False, status
-        if response.status_code >= 500 or response.status_code in (408, 429):
-            return False, status
-        if not response.ok:
-            raise Unavailable(f"{status} for {url}")
-        announced = response.headers.get("Content-Length", "")
-        total = int(announced) + begun * resumed if announced.isdigit() else size
-        shown = progress(_base(url), total / 1000) if total else contextlib.nullcontext(lambda _done, _words: None)
-        broken = False
-        try:
-            with part.open("ab" if resumed else "wb") as out, shown as advance:
-                for chunk in response.iter_content(CHUNK):
-                    out.write(chunk)
-                    advance(out.tell() / 1000, "kB")
-        except requests.RequestException:
-            broken = True
-        except OSError:
-            # The disk, not the network: a full one is not to stay full of what can't be finished.
-            part.unlink(missing_ok=True)
-            raise
-    length = part.stat().st_size
-    if broken or (total and length < total):
-        return resumed, f"{host} broke off after {length:,}{f' of {total:,}' if total else ''} bytes"
-    return resumed, ""
-
-
-def _in_words(url: str, error: BaseException) -> str:
-    """Why a connection failed, as the innermost error has it: "example.org: Connection refused"."""
-    while error.__context__:
-        error = error.__context__
-    return f"{urlsplit(url).hostname}: {getattr(error, 'strerror', None) or str(error) or type(error).__name__}"
-
-
-def _acceptable(file: File, words: dict[str, Any]) -> str:
-    pinned = f"sha256 {file.sha256}"
-    listed = f", or {words['sha256']} ({words.get('bytes', '?')} bytes) as the mirror lists it" if words else ""
-    return pinned + listed
-
-
-def _wrong(place: Path | str, received: str, size: int | None, expected: str) -> DataError:
-    if isinstance(place, str):
-        remedy = "try again; if the publisher changed the file, pin its new digest in the workload's file"
-    else:
-        remedy = "put a sound copy there; if these bytes are meant, list their size and sha256 in its MANIFEST.json"
-    return DataError(
-        f"Wrong checksum: {place} is not the file that was asked for.",
-        expected=expected,
-        received=f"sha256 {received}" + (f" ({size:,} bytes)" if size else ""),
-        remedy=remedy,
-    )

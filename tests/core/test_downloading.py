@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import io
@@ -10,22 +9,23 @@ import json
 import socket
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from headrace import downloading, fetching, projects
+from headrace import downloading, fetching, origins, projects
 from headrace.artifacts import Artifact
 from headrace.downloading import download
 from headrace.errors import ConfigError, DataError, SystemTrouble, Unavailable
 from headrace.jobs import Job
 from headrace.spec import File, Pipeline
+from tests.core.serving import Web, serving
 
 JobFactory = Callable[..., Job]
 NAME = "boston_housing.npz"
@@ -48,83 +48,11 @@ OTHERS = packed(seed=1)
 """Sound data, but not what was pinned."""
 
 
-class Web(ThreadingHTTPServer):
-    """A web server that does as it is told, and remembers what it was asked."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.files: dict[str, bytes] = {}
-        self.asked: list[tuple[str, str, str | None]] = []
-        """Method, path and range of each request."""
-        self.ranges = True
-        self.faults: list[int | str] = []
-        """What to do wrong, request by request: answer a status, "break 100" off after 100 bytes, …"""
-        self.pause = 0.0
-
-    def gets(self, path: str = f"/{NAME}") -> list[str | None]:
-        """The ranges of the downloads of a file."""
-        return [span for method, asked, span in self.asked if method == "GET" and asked == path]
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Web
-
-    def do_HEAD(self) -> None:
-        self.answer()
-
-    def do_GET(self) -> None:
-        self.answer()
-
-    def answer(self) -> None:
-        web, span = self.server, self.headers["Range"]
-        web.asked.append((self.command, self.path, span))
-        time.sleep(web.pause)
-        fault = web.faults.pop(0) if web.faults else ""
-        if isinstance(fault, int) or self.path not in web.files:
-            self.send_response(fault if isinstance(fault, int) else 404)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        body = web.files[self.path]
-        start = int(span.removeprefix("bytes=").removesuffix("-")) if span and web.ranges else 0
-        if start >= len(body):
-            self.send_response(416)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-            return
-        self.send_response(206 if start else 200)
-        if start:
-            begin = 0 if fault == "range" else start
-            self.send_header("Content-Range", f"bytes {begin}-{len(body) - 1}/{len(body)}")
-        body = body[start:]
-        if fault.startswith("chunked"):
-            self.send_header("Transfer-Encoding", "chunked")
-        elif not fault.startswith("unknown"):
-            self.send_header("Content-Length", str(len(body) + {"long": 50, "short": -50}.get(fault, 0)))
-        self.end_headers()
-        if self.command == "HEAD":
-            return
-        _, _, limit = fault.partition("break ")
-        with contextlib.suppress(ConnectionError):
-            self.wfile.write(f"{len(body):x}\r\n".encode() * fault.startswith("chunked"))
-            self.wfile.write(body[: int(limit)] if limit else body)
-
-    def log_message(self, *words: Any) -> None:
-        """Say nothing on standard error."""
-
-
 @pytest.fixture
 def web() -> Iterator[Web]:
     """A web server on this machine."""
-    with Web() as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
+    with serving() as server:
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture
@@ -210,8 +138,8 @@ def left_behind(home: Path) -> list[str]:
 @pytest.fixture(autouse=True)
 def _impatient_and_without_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr(fetching, "BACK_OFF", 0.01)
-    monkeypatch.setattr(fetching, "CHUNK", 100)
+    monkeypatch.setattr(origins, "BACK_OFF", 0.01)
+    monkeypatch.setattr(origins, "CHUNK", 100)
 
 
 class TestOrder:
@@ -245,7 +173,7 @@ class TestOrder:
         raw = download(job(data="auto"))
 
         assert (bytes_of(raw), way(raw), voucher(raw)) == (BYTES, "cache", "origin")
-        assert len(origin.gets()) == 1
+        assert len(origin.gets(f"/{NAME}")) == 1
 
     def test_a_mirror_may_hold_the_file_at_its_top(self, offline: str, pin: Pin, job: JobFactory, folder: Path) -> None:
         pin(offline)
@@ -310,7 +238,7 @@ class TestOrder:
             thread.join()
 
         assert [bytes_of(raw) for raw in made] == [BYTES, BYTES]
-        assert len(origin.gets()) == 1
+        assert len(origin.gets(f"/{NAME}")) == 1
 
 
 class TestMirror:
@@ -494,7 +422,7 @@ class TestMirrorOnTheWeb:
         web.files[f"/origin/{NAME}"] = BYTES
         web.files["/MANIFEST.json"] = json.dumps([{"file": NAME, "sha256": sha256(BYTES)}]).encode()
         raw = download(job(data="real"))
-        assert (way(raw), web.gets()) == ("origin", [None])
+        assert (way(raw), web.gets(f"/{NAME}")) == ("origin", [None])
 
     def test_that_is_down_is_named(
         self, offline: str, pin: Pin, job: JobFactory, monkeypatch: pytest.MonkeyPatch
@@ -510,14 +438,14 @@ class TestOrigin:
         pin(web.url)
         with pytest.raises(Unavailable, match=f"answers 404 Not Found for {web.url}"):
             download(job(data="real"))
-        assert (web.gets(), left_behind(headrace_home)) == ([None], [])
+        assert (web.gets(f"/{NAME}"), left_behind(headrace_home)) == ([None], [])
 
     def test_a_broken_connection_is_resumed_where_it_broke(self, origin: Web, pin: Pin, job: JobFactory) -> None:
         pin(origin.url)
         origin.faults = ["break 1000", "break 500"]
         raw = download(job(data="real"))
 
-        assert origin.gets() == [None, "bytes=1000-", "bytes=1500-"]
+        assert origin.gets(f"/{NAME}") == [None, "bytes=1000-", "bytes=1500-"]
         assert bytes_of(raw) == BYTES
 
     @pytest.mark.parametrize("fault", ["unknown break 1000", "chunked break 1000"])
@@ -527,7 +455,7 @@ class TestOrigin:
         pin(origin.url, size=len(BYTES) if fault.startswith("unknown") else None)
         origin.faults = [fault]
         assert bytes_of(download(job(data="real"))) == BYTES
-        assert origin.gets() == [None, "bytes=1000-"]
+        assert origin.gets(f"/{NAME}") == [None, "bytes=1000-"]
 
     def test_a_later_run_goes_on_where_an_earlier_one_gave_up(
         self, origin: Web, pin: Pin, job: JobFactory, headrace_home: Path
@@ -539,7 +467,7 @@ class TestOrigin:
         assert [Path(p).name for p in left_behind(headrace_home)] == [f".{NAME}.part"]
 
         assert bytes_of(download(job(data="real"))) == BYTES
-        assert origin.gets()[-1] == "bytes=1600-"
+        assert origin.gets(f"/{NAME}")[-1] == "bytes=1600-"
         assert left_behind(headrace_home) == []
 
     def test_a_server_that_knows_no_ranges_starts_again(self, origin: Web, pin: Pin, job: JobFactory) -> None:
@@ -554,7 +482,7 @@ class TestOrigin:
         pin(origin.url)
         origin.faults = ["break 1000", "range"]
         assert bytes_of(download(job(data="real"))) == BYTES
-        assert origin.gets() == [None, "bytes=1000-", None]
+        assert origin.gets(f"/{NAME}") == [None, "bytes=1000-", None]
 
     def test_a_part_that_does_not_fit_is_dropped(
         self, origin: Web, pin: Pin, job: JobFactory, headrace_home: Path
@@ -564,7 +492,7 @@ class TestOrigin:
         part.parent.mkdir(parents=True)
         part.write_bytes(b"something else")
         assert bytes_of(download(job(data="real"))) == BYTES
-        assert origin.gets() == ["bytes=14-", None]
+        assert origin.gets(f"/{NAME}") == ["bytes=14-", None]
 
     def test_a_part_that_is_too_long_is_dropped(
         self, origin: Web, pin: Pin, job: JobFactory, headrace_home: Path
@@ -592,7 +520,7 @@ class TestOrigin:
         origin.faults = [503, 503, 503]
         with pytest.raises(Unavailable, match="answers 503 Service Unavailable"):
             download(job(data="real"))
-        assert (len(origin.gets()), left_behind(headrace_home)) == (3, [])
+        assert (len(origin.gets(f"/{NAME}")), left_behind(headrace_home)) == (3, [])
 
     def test_a_length_that_is_never_reached_is_not_taken_for_the_file(
         self, origin: Web, pin: Pin, job: JobFactory
@@ -600,7 +528,7 @@ class TestOrigin:
         pin(origin.url)
         origin.ranges = False
         origin.faults = ["long", "long", "long"]
-        with pytest.raises(Unavailable, match=f"broke off after 4,900 of {len(BYTES) + 50:,} bytes"):
+        with pytest.raises(Unavailable, match=f"broke off after {len(BYTES):,} of {len(BYTES) + 50:,} bytes"):
             download(job(data="real"))
 
     def test_a_length_that_is_too_short_is_a_wrong_checksum(self, origin: Web, pin: Pin, job: JobFactory) -> None:
@@ -627,7 +555,7 @@ class TestOrigin:
             f"  received: sha256 {sha256(OTHERS)} ({len(OTHERS):,} bytes)\n"
             "  to go on: try again; if the publisher changed the file, pin its new digest in the workload's file"
         )
-        assert (origin.gets(), left_behind(headrace_home)) == ([None], [])
+        assert (origin.gets(f"/{NAME}"), left_behind(headrace_home)) == ([None], [])
 
     def test_a_size_that_differs_from_the_pinned_one_is_refused(self, origin: Web, pin: Pin, job: JobFactory) -> None:
         pin(origin.url, size=len(BYTES) - 1)
@@ -635,18 +563,13 @@ class TestOrigin:
             download(job(data="real"))
 
     def test_a_full_disk_is_told_and_left_as_it_was(
-        self, origin: Web, pin: Pin, job: JobFactory, headrace_home: Path, monkeypatch: pytest.MonkeyPatch
+        self, origin: Web, pin: Pin, job: JobFactory, headrace_home: Path, full_disk: Callable[[], None]
     ) -> None:
-        @contextlib.contextmanager
-        def full(title: str, total: float) -> Iterator[Callable[[float, str], None]]:
-            def advance(done: float, words: str) -> None:
-                raise OSError(errno.ENOSPC, "No space left on device", "file")
-
-            yield advance
-
-        pin(origin.url)
-        monkeypatch.setattr(fetching, "progress", full)
-        with pytest.raises(SystemTrouble, match="No space left"):
+        large = packed(rows=1000)
+        origin.files[f"/{NAME}"] = large
+        pin(origin.url, data=large)
+        full_disk()
+        with pytest.raises(SystemTrouble, match="No room left"):
             download(job(data="auto"))
         assert left_behind(headrace_home) == []
 
@@ -654,10 +577,10 @@ class TestOrigin:
 class TestOffline:
     @pytest.fixture(autouse=True)
     def _no_waiting(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        def never(seconds: float) -> None:
-            raise AssertionError(f"waited {seconds} s for a host that is not there")
+        def never(watch: origins.Watch, seconds: float) -> None:
+            assert not seconds, f"waited {seconds} s for a host that is not there"
 
-        monkeypatch.setattr(fetching.time, "sleep", never)
+        monkeypatch.setattr(origins.Watch, "pause", never)
 
     def test_it_is_said_what_is_missing_where_it_would_come_from_and_how_to_go_on(
         self, pin: Pin, job: JobFactory, headrace_home: Path, monkeypatch: pytest.MonkeyPatch
@@ -665,7 +588,7 @@ class TestOffline:
         def unknown(address: tuple[str, int], timeout: float) -> None:
             raise socket.gaierror(-2, "Name or service not known")
 
-        monkeypatch.setattr(fetching.socket, "create_connection", unknown)
+        monkeypatch.setattr(origins.socket, "create_connection", unknown)
         pin("https://example.org/data")
         with pytest.raises(Unavailable) as caught:
             download(job(data="real"))
@@ -674,8 +597,8 @@ class TestOffline:
             f"{NAME} can't be had: it is not in the cache; no mirror is set (HEADRACE_MIRROR); "
             "example.org: Name or service not known.\n"
             f"  expected: the file from https://example.org/data/{NAME} (sha256 {sha256(BYTES)})\n"
-            f"  to go on: connect to the network; or put {NAME} under this name into a folder, and set HEADRACE_MIRROR "
-            "to that folder; or use made-up data: --data synthetic"
+            f"  to go on: connect to the network; or put what you fetched by hand at {headrace_home}/manual/{NAME}; or "
+            "set HEADRACE_MIRROR to a folder that holds it under this name; or use made-up data: --data synthetic"
         )
         assert left_behind(headrace_home) == []
 
@@ -688,8 +611,8 @@ class TestOffline:
         self, pin: Pin, job: JobFactory, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         silence = threading.Event()
-        monkeypatch.setattr(fetching.socket, "getaddrinfo", lambda *address, **options: silence.wait(30))
-        monkeypatch.setattr(fetching, "CONNECT", 0.1)
+        monkeypatch.setattr(origins.socket, "getaddrinfo", lambda *address, **options: silence.wait(30))
+        monkeypatch.setattr(origins, "CONNECT", 0.1)
         pin("https://example.org")
         begun = time.monotonic()
         with pytest.raises(Unavailable, match=r"example\.org gives no answer within 0\.1 s"):
@@ -706,9 +629,9 @@ class TestOffline:
         monkeypatch.delenv("no_proxy")
         monkeypatch.setenv("http_proxy", offline.removeprefix("http://"))
         with pytest.raises(Unavailable, match="Connection refused"):
-            fetching.reach("http://example.org", 1)
+            origins.reach("http://example.org", 1)
         monkeypatch.setenv("http_proxy", web.url)
-        fetching.reach("http://example.org", 1)
+        origins.reach("http://example.org", 1)
 
 
 class TestAuto:
@@ -863,8 +786,110 @@ class TestTwin:
 
     def test_a_source_with_neither_files_nor_twin_is_refused(self, offline: str, pin: Pin, job: JobFactory) -> None:
         pin(offline, files=(), twin=None)
-        with pytest.raises(ConfigError, match=r"expected: `files` or a `twin` in pipelines/house_prices\.py"):
+        with pytest.raises(ConfigError, match=r"expected: `files`, `tfds` or a `twin` in pipelines/house_prices\.py"):
             download(job(data="auto"))
+
+
+class TestUnpinned:
+    @pytest.fixture
+    def unpinned(self, origin: Web, pin: Pin) -> Web:
+        """The server of a file whose digest nobody gives."""
+        pin(origin.url, files=(File(url=f"{origin.url}/{NAME}", hint="ask the librarian"),))
+        return origin
+
+    def test_files_are_skipped_once_they_are_there(self, unpinned: Web, job: JobFactory) -> None:
+        assert download.plan(job(data="real")).state == "run"
+        raw = download(job(data="real"))
+        assert (bytes_of(raw), voucher(raw)) == (BYTES, "nobody")
+        assert raw.json("lineage.json")["files"][NAME]["pinned"] == {"url": f"{unpinned.url}/{NAME}"}
+        assert download.plan(job(data="real")).state == "skipped"
+        assert download(job(data="real")).digest == raw.digest
+
+    def test_files_are_taken_again_if_other_bytes_are_in_force(
+        self, unpinned: Web, job: JobFactory, folder: Path, headrace_home: Path
+    ) -> None:
+        download(job(data="real"))
+        mirrored(folder, OTHERS, listed=OTHERS)
+        assert download.plan(job(data="real")).state == "skipped"
+        next(headrace_home.glob(f"cache/*/{NAME}")).unlink()
+        planned = download.plan(job(data="real"))
+        assert planned.reason == f"made before, but {NAME} had other bytes than those in force now"
+        raw = download(job(data="real"))
+        assert (bytes_of(raw), voucher(raw)) == (OTHERS, "mirror")
+
+    def test_files_stand_though_cache_and_trust_are_gone(
+        self, unpinned: Web, job: JobFactory, headrace_home: Path
+    ) -> None:
+        download(job(data="real"))
+        next(headrace_home.glob(f"cache/*/{NAME}")).unlink()
+        (headrace_home / "trusted.json").unlink()
+        assert download.plan(job(data="real")).state == "skipped"
+
+    def test_advice_for_people_changes_nothing(self, unpinned: Web, pin: Pin, job: JobFactory) -> None:
+        download(job(data="real"))
+        pin(unpinned.url, files=(File(url=f"{unpinned.url}/{NAME}", hint="ask somebody else"),))
+        assert download.plan(job(data="real")).state == "skipped"
+
+    def test_files_that_only_a_person_can_fetch_give_way_to_the_twin(
+        self, pin: Pin, job: JobFactory, headrace_home: Path, offline: str
+    ) -> None:
+        pin(offline, files=(File(url=f"manual:{NAME}"),))
+        assert voucher(download(job(data="auto"))) == "twin"
+        assert download.plan(job(data="auto")).state == "skipped"
+        (headrace_home / "manual").mkdir()
+        (headrace_home / "manual" / NAME).write_bytes(BYTES)
+        assert download.plan(job(data="auto")).reason == "made before, but the real data can be had now"
+        raw = download(job(data="auto"))
+        assert (way(raw), voucher(raw), bytes_of(raw)) == ("hand", "nobody", BYTES)
+
+
+class TestUnpacking:
+    ARCHIVE = "flowers.tar.gz"
+
+    @pytest.fixture
+    def packed_source(self, web: Web, pin: Pin) -> Callable[[bytes], None]:
+        """Let the source be an archive with these bytes, to be unpacked."""
+
+        def make(data: bytes) -> None:
+            web.files[f"/{self.ARCHIVE}"] = data
+            pin(web.url, files=(File(url=f"{web.url}/{self.ARCHIVE}", sha256=sha256(data), unpack=True),))
+
+        return make
+
+    def tar(self, name: str) -> bytes:
+        out = io.BytesIO()
+        with tarfile.open(fileobj=out, mode="w:gz") as archive:
+            info = tarfile.TarInfo(name)
+            info.size = 5
+            archive.addfile(info, io.BytesIO(b"daisy"))
+        return out.getvalue()
+
+    def test_happens_into_a_folder_beside_the_archive(
+        self, packed_source: Callable[[bytes], None], job: JobFactory
+    ) -> None:
+        packed_source(self.tar("daisy/1.jpg"))
+        raw = download(job(data="real"))
+        assert (raw.path / "flowers" / "daisy" / "1.jpg").read_bytes() == b"daisy"
+        assert (raw.path / self.ARCHIVE).is_file()
+        assert list(raw.json("data.json")["files"]) == [self.ARCHIVE]
+
+    @pytest.mark.parametrize("data", ["auto", "real"])
+    def test_of_a_hostile_archive_is_refused_and_leaves_nothing(
+        self, packed_source: Callable[[bytes], None], job: JobFactory, headrace_home: Path, data: str
+    ) -> None:
+        packed_source(self.tar("../../../evil"))
+        with pytest.raises(DataError, match="leads out of the folder"):
+            download(job(data=data))
+        assert not list(headrace_home.rglob("evil"))
+        assert left_behind(headrace_home) == []
+
+    def test_takes_no_other_files_place(self, pin: Pin, job: JobFactory, offline: str) -> None:
+        pin(offline, files=(File(url="manual:a.zip", unpack=True), File(url="manual:a.tgz", unpack=True)))
+        with pytest.raises(ConfigError, match=r"two files \(or unpacked archives\) called a"):
+            download(job(data="real"))
+        pin(offline, files=(File(url="manual:labelled/a.csv"), File(url="manual:skewed/a.csv")))
+        with pytest.raises(ConfigError, match=r"called a\.csv"):
+            download.plan(job(data="auto"))
 
 
 class TestOwnTable:
@@ -906,8 +931,20 @@ class TestOwnTable:
         assert (first.path / "houses.csv").read_bytes() == before
 
     def test_has_no_twin(self, job: JobFactory, table: Path) -> None:
-        with pytest.raises(ConfigError, match=r"houses\.csv is a table of your own, which has no synthetic twin"):
+        with pytest.raises(ConfigError, match=r"houses\.csv is data of your own, which has no synthetic twin"):
             download(job(data="synthetic", source=str(table)))
+
+    def test_may_be_a_folder(self, job: JobFactory, table: Path) -> None:
+        mine = job(data="real", source=str(table.parent))
+        raw = download(mine)
+
+        assert (raw.path / "mine" / "houses.csv").read_bytes() == table.read_bytes()
+        entry = raw.json("data.json")["files"]["mine"]
+        assert (entry["size"], entry["vouched_by"]) == (table.stat().st_size, "user")
+        assert raw.json("lineage.json")["files"]["mine"] == {"way": "user", "place": str(table.parent)}
+        assert download(mine).state == "skipped"
+        (table.parent / "more.csv").write_bytes(table.read_bytes())
+        assert download.plan(mine).reason.startswith("`files.mine`")
 
     def test_that_is_gone_by_now_is_named(self, job: JobFactory, table: Path) -> None:
         mine = job(data="auto", source=str(table))
@@ -925,21 +962,10 @@ class TestOwnTable:
         with pytest.raises(DataError, match=r"houses\.csv can't be read\.\n  received: Permission denied"):
             download(job(data="auto", source=str(table)))
 
-    def test_with_bad_cells_is_copied_but_not_read(self, job: JobFactory, table: Path) -> None:
-        lines = table.read_text().splitlines()
-        cells = lines[4].split(",")
-        lines[4] = ",".join(["many", *cells[1:-1], "NaN"])
-        table.write_text("\n".join(lines))
-        mine = job(data="real", source=str(table))
-        with pytest.raises(DataError) as caught:
-            mine.origin.read(download(mine).path)
-        assert 'CRIM holds text instead of a number on line 5 ("many")' in str(caught.value)
-        assert 'MEDV, the target, has no value on line 5 ("NaN")' in str(caught.value)
-
 
 @pytest.mark.real_data
 def test_the_mirrors_boston_file_is_the_one_that_keras_splits(mirror: Path, job: JobFactory) -> None:
-    from headrace.tables import to_arrays
+    from headrace.batches import to_arrays
 
     asked = job(data="real")
     raw = download(asked)
