@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from headrace.errors import StageFailed
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -67,3 +69,24 @@ class Ragged:
         import tensorflow as tf
 
         return tf.RaggedTensor.from_row_splits(tf.constant(self.values), tf.constant(self.splits), validate=False)
+
+
+def joined(parts: Sequence[Array | Ragged]) -> Array | Ragged:
+    """The examples of several parts of one feature, one after the other; at least one part."""
+    ragged = [part for part in parts if isinstance(part, Ragged)]
+    return Ragged.joined(ragged) if ragged else np.concatenate([dense(part) for part in parts])
+
+
+def dense(values: Array | Ragged) -> Array:
+    """Values that are an array, because their feature is of the same length in every example.
+
+    Raises:
+        StageFailed: They are not.
+    """
+    if isinstance(values, Ragged):
+        raise StageFailed(
+            "Values whose length differs from example to example can't be used here.",
+            expected="a feature of one shape",
+            remedy="cut or fill them up to one length in `preprocess`",
+        )
+    return values
