@@ -2,505 +2,594 @@
 
 from __future__ import annotations
 
-import itertools
+import bisect
+import io
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Self
+import os
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from headrace.errors import StageFailed, nearest
+from headrace.described import (
+    ARRAYS,
+    POSITIONS,
+    Aligned,
+    FeatureStatistics,
+    Statistics,
+    aligned,
+    position_names,
+    positions,
+    series_names,
+)
+from headrace.distributions import Array, Column, Distribution, Series, distinct, summed
 from headrace.spec import Feature
-from headrace.tables import to_arrays
+from headrace.tallies import Counter, Tally
 
-if TYPE_CHECKING:
-    from tensorflow_metadata.proto.v0 import statistics_pb2
+__all__ = [
+    "Aligned",
+    "Distribution",
+    "FeatureStatistics",
+    "Series",
+    "Statistics",
+    "Summary",
+    "Tally",
+    "aligned",
+    "position_names",
+    "summarise",
+]
 
-Array = np.ndarray[Any, Any]
+Job = Callable[[], None]
 
-PERCENT = 100
-"""A finished distribution is cut at the percentiles: fine enough for every coarser set of quantile buckets."""
-MOST_BINS = 2**18
-"""Values that are told apart while they are counted, over all positions of a feature together (a few megabytes)."""
-LEAST_BINS = 2**10
-"""… and at one position, however many positions there are."""
-TOP = 20
-"""The most frequent strings that are kept."""
-DISTINCT = 2**14
-"""Up to so many distinct strings the counts of strings are exact; beyond it they are estimated."""
+ALL_BINS, MOST_BINS, LEAST_BINS = 2**20, 2**15, 2**12
+"""Distinct numbers that are told apart at all positions of all features together (12 MB), and at most and at least at
+one of them."""
+ALL_VALUES, MOST_VALUES, LEAST_VALUES = 2**18, 2**14, 2**10
+"""Distinct strings that are counted exactly (numbers of classes and tokens: 8 times as many): in all tallies together,
+and at most and at least in one of them."""
+WAITING = 16 * 2**20
+"""Bytes of batches that are gathered before they are counted: large enough that sorting them in is worth its while."""
+ROWS = 2**17
+"""… and rows."""
+PIXELS = 64
+"""Image files whose pixels are looked at."""
+SIDE = 1024
+"""Image files that are larger are looked at in a reduced size, where their format can do that."""
+HASHED = 2**15
+"""Strings that are counted at once: as long as they stay in the processor's cache, this takes half the time."""
+LAST_ASCII = 127
+"""The last byte that is a character by itself."""
+BLOCK = 2**20
+"""Numbers that are held in double precision at once."""
 
 
-# ------------------------------------------------------------------------------------------------ finished
+# ------------------------------------------------------------------------------------------ one kind each
 
 
-@dataclass(frozen=True)
-class Distribution:
-    """How often values occur at one position: `counts[i]` of them are > `edges[i-1]` and <= `edges[i]`.
+class _Part:
+    """What is known so far of a feature of any kind.
 
-    The edges are the distinct values if these are few, and the percentiles otherwise; the first is the minimum, the
-    last the maximum. The counts are exact.
+    Args:
+        name: The feature's.
+        feature: Its declaration.
+        like: Statistics of a reference, in whose places everything is counted.
     """
-
-    edges: Array
-    counts: Array
-
-    @property
-    def total(self) -> int:
-        """Values counted."""
-        return int(self.counts.sum())
-
-    def quantile(self, percent: int) -> float:
-        """The smallest value that at least so many percent of the values do not exceed (NaN if there are none).
-
-        Exact for the distributions that `summarise` cuts itself.
-        """
-        if not self.total:
-            return math.nan
-        rank = -(-percent * self.total // PERCENT)
-        return float(self.edges[np.searchsorted(np.cumsum(self.counts), max(rank, 1))])
-
-    def up_to(self, value: float) -> int:
-        """How many values do not exceed this one; exact where it is an edge, else rounded down to the next."""
-        return int(self.counts[: np.searchsorted(self.edges, value, side="right")].sum())
-
-
-@dataclass(frozen=True, eq=False)
-class FeatureStatistics:
-    """The statistics of one feature. Arrays have the shape of the feature: one number for each position.
-
-    For strings there are `count`, `missing`, `unique` and `top`; the arrays of numbers are empty.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    names: tuple[str, ...]
-    """The positions' names, flattened: the columns', or `image[0,3]`."""
-    count: Array
-    """Values that are there (int64)."""
-    missing: Array
-    """Values that are null, NaN or infinite (int64)."""
-    zeros: Array
-    """Values that are 0 (int64)."""
-    mean: Array
-    """In float64, as are the following."""
-    std: Array
-    """Population standard deviation, as `x.std(axis=0)`."""
-    minimum: Array
-    maximum: Array
-    distributions: tuple[Distribution, ...]
-    """One for each position, flattened."""
-    unique: int | None = None
-    """Distinct strings: exact up to some thousands, estimated beyond."""
-    top: tuple[tuple[str, int], ...] = ()
-    """The most frequent strings with their counts."""
-
-    @cached_property
-    def scale(self) -> Array:
-        """The standard deviation, but 1 where it is 0: safe to divide by."""
-        return np.where(self.std > 0, self.std, 1.0)
-
-    @property
-    def rows(self) -> int:
-        """Examples."""
-        values = int((self.count + self.missing).max(initial=0))
-        # Strings are counted over all positions together.
-        return values // max(math.prod(self.shape), 1) if self.dtype == "string" else values
-
-    def quantile(self, percent: int) -> Array:
-        """The percentile at each position."""
-        return np.array([d.quantile(percent) for d in self.distributions]).reshape(self.mean.shape)
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON value; `from_json` gives the same numbers to the last bit."""
-        return {
-            "dtype": self.dtype,
-            "shape": list(self.shape),
-            "names": list(self.names),
-            **{name: [_number(value) for value in getattr(self, name).ravel().tolist()] for name in _ARRAYS},
-            "distributions": [{"edges": d.edges.tolist(), "counts": d.counts.tolist()} for d in self.distributions],
-            "unique": self.unique,
-            "top": [list(pair) for pair in self.top],
-        }
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """What `to_json` gave."""
-        shape = tuple(value["shape"])
-
-        def array(name: str) -> Array:
-            kind = np.int64 if name in _COUNTS else np.float64
-            flat = np.array([math.nan if item is None else item for item in value[name]], kind)
-            return flat if value["dtype"] == "string" else flat.reshape(shape)
-
-        return cls(
-            dtype=value["dtype"],
-            shape=shape,
-            names=tuple(value["names"]),
-            **{name: array(name) for name in _ARRAYS},
-            distributions=tuple(
-                Distribution(np.array(d["edges"], np.float64), np.array(d["counts"], np.int64))
-                for d in value["distributions"]
-            ),
-            unique=value["unique"],
-            top=tuple((text, count) for text, count in value["top"]),
-        )
-
-
-_COUNTS = ("count", "missing", "zeros")
-_ARRAYS = (*_COUNTS, "mean", "std", "minimum", "maximum")
-
-
-def _number(value: float) -> float | None:
-    """JSON has no NaN: where nothing was counted, there is no mean."""
-    return None if math.isnan(value) else value
-
-
-class Statistics(dict[str, FeatureStatistics]):
-    """The statistics of a split: name of a feature → its statistics."""
-
-    def __missing__(self, name: str) -> FeatureStatistics:
-        raise StageFailed(f"There are no statistics of a feature `{name}`: {nearest(name, self)}")
-
-    @property
-    def rows(self) -> int:
-        """Examples in the split."""
-        return max((f.rows for f in self.values()), default=0)
-
-    def to_json(self) -> dict[str, Any]:
-        """As a JSON value; `from_json` gives the same numbers to the last bit."""
-        return {name: feature.to_json() for name, feature in self.items()}
-
-    @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> Self:
-        """What `to_json` gave."""
-        return cls({name: FeatureStatistics.from_json(entry) for name, entry in value.items()})
-
-    def to_proto(self, split: str) -> statistics_pb2.DatasetFeatureStatisticsList:
-        """In the form that TensorFlow's data tools read; each column of a vector is a feature of its own."""
-        from tensorflow_metadata.proto.v0 import statistics_pb2 as pb
-
-        proto = pb.DatasetFeatureStatisticsList()
-        part = proto.datasets.add(name=split, num_examples=self.rows)
-        for name, feature in self.items():
-            for position, label in enumerate(feature.names):
-                entry = part.features.add(type=getattr(pb.FeatureNameStatistics, _PROTO_TYPES[feature.dtype]))
-                entry.path.step.extend([name] if label == name else [name, label])
-                text = feature.dtype == "string"
-                common = (entry.string_stats if text else entry.num_stats).common_stats
-                common.num_non_missing = int(feature.count.flat[position])
-                common.num_missing = int(feature.missing.flat[position])
-                common.min_num_values = common.max_num_values = 1
-                common.avg_num_values = 1.0
-                if text:
-                    entry.string_stats.unique = feature.unique or 0
-                    for string, count in feature.top:
-                        entry.string_stats.top_values.add(value=string, frequency=count)
-                else:
-                    _numbers_to_proto(feature, position, entry.num_stats)
-        return proto
-
-
-_PROTO_TYPES = {"float32": "FLOAT", "int64": "INT", "string": "STRING"}
-
-
-def _numbers_to_proto(feature: FeatureStatistics, position: int, proto: Any) -> None:
-    distribution = feature.distributions[position]
-    proto.mean, proto.std_dev = feature.mean.flat[position], feature.std.flat[position]
-    proto.min, proto.max = feature.minimum.flat[position], feature.maximum.flat[position]
-    proto.median, proto.num_zeros = distribution.quantile(50), int(feature.zeros.flat[position])
-    deciles = proto.histograms.add(type="QUANTILES")
-    cuts = [distribution.quantile(percent) for percent in range(0, PERCENT + 1, 10)]
-    for low, high in itertools.pairwise(cuts):
-        deciles.buckets.add(low_value=low, high_value=high, sample_count=distribution.total / 10)
-
-
-# ------------------------------------------------------------------------------------------------ counting
-
-
-class _Bins:
-    """Counts of values at one position, exact until more than `most` distinct values were met.
-
-    Then the values are told apart by fewer leading bits, only as few as it takes. What is lost depends on the set of
-    values alone, not on their order: merging parts in any order gives the same as counting the whole.
-    """
-
-    def __init__(self, dtype: str, most: int) -> None:
-        self._dtype = dtype
-        self._most = most
-        self._dropped = 0
-        self._keys: Array = np.empty(0, np.int64)
-        self._counts: Array = np.empty(0, np.int64)
-        self._waiting: list[Array] = []
-
-    def add(self, values: Array) -> None:
-        """Count values of one batch."""
-        self._waiting.append(_to_keys(values))
-        if sum(map(len, self._waiting)) >= self._most:
-            self._settle()
-
-    def merge(self, other: _Bins) -> None:
-        """Count what another part has counted."""
-        other._settle()
-        self._settle()
-        self._drop(other._dropped - self._dropped)
-        keys = other._keys >> max(self._dropped - other._dropped, 0)
-        self._combine(keys, other._counts)
-
-    def _settle(self) -> None:
-        """Sort what waits into the bins; waiting saves sorting once for each batch."""
-        if self._waiting:
-            keys, counts = np.unique(np.concatenate(self._waiting) >> self._dropped, return_counts=True)
-            self._waiting = []
-            self._combine(keys, counts)
-
-    def _combine(self, keys: Array, counts: Array) -> None:
-        self._keys, self._counts = _aggregated(
-            np.concatenate([self._keys, keys]), np.concatenate([self._counts, counts])
-        )
-        while len(self._keys) > self._most:
-            self._drop(1)
-
-    def _drop(self, bits: int) -> None:
-        if bits > 0:
-            self._dropped += bits
-            self._keys, self._counts = _aggregated(self._keys >> bits, self._counts)
-
-    def distribution(self, maximum: float) -> Distribution:
-        """The percentiles, or the distinct values if these are fewer; `maximum` is the largest value."""
-        self._settle()
-        counts = self._counts.astype(np.int64)
-        # The upper end of a bin: what lies in it does not exceed this value.
-        ends = np.minimum(_from_keys(((self._keys + 1) << self._dropped) - 1, self._dtype), maximum)
-        if len(ends) <= PERCENT + 1:
-            return Distribution(ends, counts)
-        reached = np.cumsum(counts)
-        ranks = np.maximum(-(-np.arange(PERCENT + 1) * reached[-1] // PERCENT), 1)
-        at = np.unique(np.searchsorted(reached, ranks))
-        return Distribution(ends[at], np.diff(reached[at], prepend=0))
-
-
-class _Cuts:
-    """Exact counts of values between edges that are given: those of another split, so that the two compare."""
-
-    def __init__(self, like: Distribution) -> None:
-        # Values below the smallest known one are told apart from it; those above the largest have a place at the end.
-        self._edges = np.concatenate([np.nextafter(like.edges[:1], -np.inf), like.edges])
-        self._counts: Array = np.zeros(len(self._edges) + 1, np.int64)
-
-    def add(self, values: Array) -> None:
-        """Count values of one batch."""
-        places = np.searchsorted(self._edges, values.astype(np.float64))
-        self._counts += np.bincount(places, minlength=len(self._counts))
-
-    def merge(self, other: _Cuts) -> None:
-        """Count what another part has counted."""
-        self._counts += other._counts
-
-    def distribution(self, maximum: float) -> Distribution:
-        """The counts; what exceeds all edges is counted up to `maximum`, the largest value."""
-        if not self._counts[-1]:
-            return Distribution(self._edges, self._counts[:-1])
-        return Distribution(np.append(self._edges, maximum), self._counts)
-
-
-def _aggregated(keys: Array, counts: Array) -> tuple[Array, Array]:
-    """Equal keys once, in ascending order, with the sum of their counts."""
-    unique, where = np.unique(keys, return_inverse=True)
-    return unique, np.bincount(where, weights=counts, minlength=len(unique)).astype(np.int64)
-
-
-_SIGN = np.int64(0x7FFFFFFF)
-
-
-def _to_keys(values: Array) -> Array:
-    """Whole numbers in the order of the values. Those of float32 are their bits: leading bits are leading digits."""
-    if values.dtype == np.int64:
-        return values
-    bits = (values.astype(np.float32) + np.float32(0)).view(np.int32).astype(np.int64)  # −0 + 0 is 0
-    return np.where(bits < 0, bits ^ _SIGN, bits)
-
-
-def _from_keys(keys: Array, dtype: str) -> Array:
-    """The values (float64) that have these keys."""
-    if dtype == "int64":
-        return keys.astype(np.float64)
-    return np.where(keys < 0, keys ^ _SIGN, keys).astype(np.int32).view(np.float32).astype(np.float64)
-
-
-class _Numbers:
-    """What is known so far of a numeric feature."""
 
     def __init__(self, name: str, feature: Feature, like: FeatureStatistics | None) -> None:
-        self._name, self._feature = name, feature
-        size = feature.size
-        most = max(MOST_BINS // max(size, 1), LEAST_BINS)
-        self._bins: list[_Bins | _Cuts] = (
-            [_Cuts(d) for d in like.distributions] if like else [_Bins(feature.dtype, most) for _ in range(size)]
+        self.name, self.feature, self.like = name, feature, like
+        self.rows = self.absent = self.empty = self.broken = 0
+        self.columns: list[Column] = []
+        self.counters: list[Counter] = []
+        self.extra: dict[str, Counter] = {}
+        self.measures: dict[str, Column] = {"length": self.measure("length")} if feature.ragged else {}
+
+    def measure(self, name: str) -> Column:
+        """A list of whole numbers, one for every example or string."""
+        return Column("int64", LEAST_BINS, self.like.measures[name].distribution if self.like else None)
+
+    def jobs(self, column: pa.Array) -> list[Job]:
+        """Take in the next examples. The jobs that are given back do the work; they don't get in each other's way."""
+        self.rows += len(column)
+        self.absent += column.null_count
+        if not _is_list(column.type):
+            return self.count(column)
+        if self.feature.ragged:
+            lengths = pc.list_value_length(column).drop_null().to_numpy()
+            self.measures["length"].add(lengths // self.feature.size)
+        # What is null altogether has no values.
+        return self.count(column.flatten())
+
+    def count(self, values: pa.Array) -> list[Job]:
+        """As `jobs`, of the values one after the other."""
+        raise NotImplementedError
+
+    def merge(self, other: _Part) -> None:
+        """Take in what another part, begun alike, has taken in."""
+        for name in ("rows", "absent", "empty", "broken"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        for mine, theirs in zip(self.columns, other.columns, strict=True):
+            mine.merge(theirs)
+        for counter, its in zip(self.counters, other.counters, strict=True):
+            counter.merge(its)
+        for name, counter in self.extra.items():
+            counter.merge(other.extra[name])
+        for name, measure in self.measures.items():
+            measure.merge(other.measures[name])
+
+    def finish(self) -> FeatureStatistics:
+        """The statistics of all that was taken in."""
+        tallies: dict[str, Any] = {name: counter.finish() for name, counter in self.extra.items()}
+        return FeatureStatistics(
+            kind=self.feature.kind,
+            dtype=self.feature.dtype,
+            shape=self.feature.shape,
+            rows=self.rows,
+            absent=self.absent,
+            tallies=tuple(counter.finish() for counter in self.counters),
+            measures={name: measure.finish() for name, measure in self.measures.items()},
+            empty=self.empty,
+            broken=self.broken,
+            **tallies,
+            **self.numbers(),
         )
+
+    def numbers(self) -> dict[str, Any]:
+        """The names and arrays of `FeatureStatistics`."""
+        raise NotImplementedError
+
+
+def _is_list(kind: pa.DataType) -> bool:
+    return pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind) or pa.types.is_large_list(kind)
+
+
+def _known(feature: Feature, tally: Tally | None) -> list[str]:
+    """The values whose counts are asked for: the declared classes, and what a reference lists."""
+    listed = tally.counts if tally else {}
+    # What could not be written as text, or was cut, is found under no name again.
+    return list(dict.fromkeys([*feature.classes, *(v for v in listed if "\ufffd" not in v and len(v.encode()) < 256)]))
+
+
+class _Numbers(_Part):
+    """Numbers, classes, tokens, and images as arrays of pixels."""
+
+    def __init__(self, name: str, feature: Feature, like: FeatureStatistics | None, *, bins: int, values: int) -> None:
+        super().__init__(name, feature, like)
+        self.shape = positions(feature)
+        self.size = math.prod(self.shape)
+        self.moments = _Moments(self.size) if self.size > POSITIONS else None
+        edges = like.distributions if like else (None,) * self.size
+        self.columns = [Column(feature.dtype, bins, edges[i]) for i in range(1 if self.moments else self.size)]
+        if feature.kind in ("category", "tokens", "mask"):
+            tallies = len(self.columns) if feature.columns and not self.moments else 1
+            self.counters = [self._counter(values, like.tallies[i] if like else None) for i in range(tallies)]
+        if feature.kind == "mask":
+            self.extra = {"examples": self._counter(values, like.examples if like else None)}
+
+    def _counter(self, most: int, like: Tally | None) -> Counter:
+        # Numbers take less room than strings.
+        most *= 8
+        number = {name: value for value, name in enumerate(self.feature.classes)}
+        known = [number[text] if text in number else int(text) for text in _known(self.feature, like)]
+        return Counter(most, known, self.feature.classes)
+
+    def count(self, values: pa.Array) -> list[Job]:
+        table = values.to_numpy(zero_copy_only=False).reshape(-1, self.size)
+        jobs: list[Job] = [partial(self.moments.add, table)] if self.moments else []
+        if len(self.columns) == len(self.counters) or not self.counters:
+            each = [table.reshape(-1)] if self.moments else list(table.T)
+            jobs += [partial(self._column, position, column) for position, column in enumerate(each)]
+        else:
+            jobs += [partial(self.columns[i].add, column) for i, column in enumerate(table.T)]
+            jobs.append(lambda: self._tally(0, *distinct(table.reshape(-1))))
+        if "examples" in self.extra:
+            jobs.append(lambda: self._examples(table))
+        return jobs
+
+    def _column(self, position: int, values: Array) -> None:
+        if not self.counters:
+            self.columns[position].add(values)
+            return
+        found, counts = distinct(values)
+        self.columns[position].take(found, counts, missing=len(values) - int(counts.sum()))
+        self._tally(position, found, counts)
+
+    def _tally(self, position: int, values: Array, counts: Array) -> None:
+        # A class that may be missing is written as a float.
+        whole = values == np.floor(values)
+        self.counters[position].take(pa.array(values[whole].astype(np.int64)), counts[whole])
+
+    def _examples(self, table: Array) -> None:
+        """Count in how many masks each class (0 to 255) occurs."""
+        masks = table.reshape(-1, self.feature.size)
+        found = np.zeros(256, np.int64)
+        step = max(BLOCK // self.feature.size, 1)
+        for start in range(0, len(masks), step):
+            block = masks[start : start + step]
+            keys = np.where((block >= 0) & (block < 256), block, 256).astype(np.int64)
+            keys += np.arange(len(block))[:, None] * 257
+            there = np.bincount(keys.reshape(-1), minlength=len(block) * 257).reshape(-1, 257) > 0
+            found += there[:, :256].sum(axis=0)
+        classes = np.flatnonzero(found)
+        self.extra["examples"].take(pa.array(classes), found[classes])
+
+    def merge(self, other: _Part) -> None:
+        super().merge(other)
+        if self.moments:
+            self.moments.merge(other.moments)  # type: ignore[attr-defined]  # both parts were begun alike
+
+    def numbers(self) -> dict[str, Any]:
+        series = [column.finish() for column in self.columns]
+        if self.moments:
+            arrays = self.moments.finish()
+        else:
+            arrays = {name: np.array([getattr(s, name) for s in series]).reshape(self.shape) for name in ARRAYS}
+        if self.feature.shape:
+            # The values of an example that is null altogether are missing, as many as there would have been.
+            arrays["missing"] = arrays["missing"] + self.absent * (self.feature.size // self.size)
+        return {
+            "names": series_names(self.name, self.feature),
+            **arrays,
+            "distributions": tuple(s.distribution for s in series),
+        }
+
+
+class _Moments:
+    """Moments and extremes of vectors with more positions than can have distributions of their own."""
+
+    def __init__(self, size: int) -> None:
         self._count, self._missing, self._zeros = (np.zeros(size, np.int64) for _ in range(3))
         self._mean, self._squares = np.zeros(size), np.zeros(size)
         self._minimum, self._maximum = np.full(size, np.inf), np.full(size, -np.inf)
 
-    def add(self, column: pa.Array) -> None:
-        # Positions first, so that each one's values lie side by side: numpy then sums them pairwise, which is exact
-        # to the last digits also for long columns.
-        rows = to_arrays(pa.RecordBatch.from_arrays([column], [self._name]), {self._name: self._feature})[self._name]
-        values = np.ascontiguousarray(rows.reshape(len(rows), -1).T)
-        exact = values.astype(np.float64)
-        there = np.isfinite(exact)
-        count = there.sum(axis=1)
-        whole = bool(there.all())
-        with np.errstate(invalid="ignore"):
-            mean = np.where(there, exact, 0).sum(axis=1) / np.maximum(count, 1)
-            squares = (np.where(there, exact - mean[:, None], 0) ** 2).sum(axis=1)
-        self._moments(count, mean, squares)
-        self._missing += len(rows) - count
-        self._zeros += (exact == 0).sum(axis=1)
-        self._minimum = np.minimum(self._minimum, exact.min(axis=1, initial=np.inf, where=there))
-        self._maximum = np.maximum(self._maximum, exact.max(axis=1, initial=-np.inf, where=there))
-        for position, bins in enumerate(self._bins):
-            bins.add(values[position] if whole else values[position][there[position]])
+    def add(self, table: Array) -> None:
+        """Take in the next examples (rows, size)."""
+        step = max(BLOCK // table.shape[1], 1)
+        for start in range(0, len(table), step):
+            exact = table[start : start + step].astype(np.float64)
+            there = np.isfinite(exact)
+            count = there.sum(axis=0)
+            known = np.where(there, exact, 0)
+            mean = known.sum(axis=0) / np.maximum(count, 1)
+            squares = (np.where(there, known - mean, 0) ** 2).sum(axis=0)
+            self._missing += len(exact) - count
+            self._zeros += (exact == 0).sum(axis=0)
+            least, most = (np.where(there, exact, end) for end in (np.inf, -np.inf))
+            self._take(count, mean, squares, least.min(axis=0), most.max(axis=0))
 
-    def merge(self, other: _Numbers) -> None:
-        self._moments(other._count, other._mean, other._squares)
+    def merge(self, other: _Moments) -> None:
+        """Take in what another part has taken in."""
         self._missing += other._missing
         self._zeros += other._zeros
-        self._minimum = np.minimum(self._minimum, other._minimum)
-        self._maximum = np.maximum(self._maximum, other._maximum)
-        for mine, theirs in zip(self._bins, other._bins, strict=True):
-            mine.merge(theirs)  # type: ignore[arg-type]  # both parts were begun alike
+        self._take(other._count, other._mean, other._squares, other._minimum, other._maximum)
 
-    def _moments(self, count: Array, mean: Array, squares: Array) -> None:
-        """Take in the moments of another part (Chan, Golub and LeVeque, 1979)."""
+    def _take(self, count: Array, mean: Array, squares: Array, minimum: Array, maximum: Array) -> None:
+        # As `Column`, of many at once.
         total = self._count + count
         share = count / np.maximum(total, 1)
         apart = mean - self._mean
         self._squares = self._squares + squares + apart**2 * self._count * share
         self._mean = self._mean + apart * share
         self._count = total
+        self._minimum = np.minimum(self._minimum, minimum)
+        self._maximum = np.maximum(self._maximum, maximum)
 
-    def finish(self) -> FeatureStatistics:
-        shape = self._feature.shape
+    def finish(self) -> dict[str, Array]:
+        """The arrays of `FeatureStatistics`."""
         known = self._count > 0
-
-        def shaped(values: Array) -> Array:
-            return (values if values.dtype == np.int64 else np.where(known, values, np.nan)).reshape(shape)
-
-        return FeatureStatistics(
-            dtype=self._feature.dtype,
-            shape=shape,
-            names=position_names(self._name, self._feature),
-            count=shaped(self._count),
-            missing=shaped(self._missing),
-            zeros=shaped(self._zeros),
-            mean=shaped(self._mean),
-            # A column that never changes has a deviation of 0, not of what rounding left of it.
-            std=shaped(np.where(self._minimum < self._maximum, np.sqrt(self._squares / np.maximum(self._count, 1)), 0)),
-            minimum=shaped(self._minimum),
-            maximum=shaped(self._maximum),
-            distributions=tuple(
-                bins.distribution(float(most)) for bins, most in zip(self._bins, self._maximum, strict=True)
-            ),
-        )
+        std = np.where(self._minimum < self._maximum, np.sqrt(self._squares / np.maximum(self._count, 1)), 0)
+        floats = {"mean": self._mean, "std": std, "minimum": self._minimum, "maximum": self._maximum}
+        return {
+            "count": self._count,
+            "missing": self._missing,
+            "zeros": self._zeros,
+            **{name: np.where(known, values, np.nan) for name, values in floats.items()},
+        }
 
 
-class _Strings:
-    """What is known so far of a feature of strings; all positions count together."""
+class _Strings(_Part):
+    """Texts, categories and tokens that are strings, and notes."""
 
-    def __init__(self, name: str, feature: Feature) -> None:
-        from tfx_bsl.sketches import KmvSketch, MisraGriesSketch
+    def __init__(self, name: str, feature: Feature, like: FeatureStatistics | None, *, values: int) -> None:
+        super().__init__(name, feature, like)
+        named = feature.columns and len(feature.shape) == 1 and feature.size <= POSITIONS
+        size = feature.size if named else 1
+        self.present, self.missing = np.zeros(size, np.int64), np.zeros(size, np.int64)
+        # Of notes it is enough to know how many there are.
+        most = 0 if feature.role == "note" else values
+        self.counters = [_counter(most, feature, like.tallies[i] if like else None) for i in range(size)]
+        if most:
+            self.measures["characters"] = self.measure("characters")
+        if most and feature.kind == "text":
+            self.measures["words"] = self.measure("words")
+            self.extra = {"words": _counter(most, Feature(dtype="string"), like.words if like else None)}
 
-        self._name, self._feature = name, feature
-        self._count = self._missing = 0
-        self._distinct = KmvSketch(DISTINCT)
-        self._frequent = MisraGriesSketch(DISTINCT)
+    def count(self, values: pa.Array) -> list[Job]:
+        size = len(self.counters)
+        each = [values] if size == 1 else [values.take(pa.array(np.arange(i, len(values), size))) for i in range(size)]
+        return [lambda: self._count_all(each)]
 
-    def add(self, column: pa.Array) -> None:
-        values = column.flatten() if pa.types.is_fixed_size_list(column.type) else column
-        self._count += len(values) - values.null_count
-        self._missing += values.null_count
-        present = values.drop_null().cast(pa.large_binary())
-        self._distinct.AddValues(present)
-        self._frequent.AddValues(present)
+    def _count_all(self, columns: Sequence[pa.Array]) -> None:
+        for position, column in enumerate(columns):
+            for start in range(0, len(column), HASHED):
+                self._count(position, column.slice(start, HASHED))
 
-    def merge(self, other: _Strings) -> None:
-        self._count += other._count
-        self._missing += other._missing
-        self._distinct.Merge(other._distinct)
-        self._frequent.Merge(other._frequent)
+    def _count(self, position: int, column: pa.Array) -> None:
+        self.missing[position] += column.null_count
+        self.present[position] += len(column) - column.null_count
+        found = pc.value_counts(column.drop_null().cast(pa.large_binary()))
+        values, counts = found.field(0), found.field(1).to_numpy()
+        self.counters[position].take(values, counts)
+        sizes = pc.binary_length(values).to_numpy()
+        self.empty += int(counts[sizes == 0].sum())
+        if "characters" in self.measures:
+            self._measure(values, counts, sizes)
 
-    def finish(self) -> FeatureStatistics:
-        none: Array = np.empty(0)
-        found = self._frequent.Estimate()
-        pairs = zip(found.field(0).to_pylist(), found.field(1).to_pylist(), strict=True)
-        top = sorted(((value.decode(errors="replace"), int(count)) for value, count in pairs), key=_most_frequent_first)
-        return FeatureStatistics(
-            dtype="string",
-            shape=self._feature.shape,
-            names=(self._name,),
-            count=np.array([self._count]),
-            missing=np.array([self._missing]),
-            zeros=none.astype(np.int64),
-            mean=none,
-            std=none,
-            minimum=none,
-            maximum=none,
-            distributions=(),
-            unique=int(self._distinct.Estimate()),
-            top=tuple(top[:TOP]),
-        )
+    def _measure(self, values: pa.Array, counts: Array, sizes: Array) -> None:
+        """Take in distinct strings, each so many times."""
+        letters = _letters(values)
+        if letters.max(initial=0) > LAST_ASCII:
+            values, counts = self._sound(values, counts)
+            sizes = pc.utf8_length(values.cast(pa.large_string())).to_numpy()
+        _take_each(self.measures["characters"], sizes, counts)
+        if "words" not in self.measures:
+            return
+        if letters.min(initial=LAST_ASCII) > ord(" "):
+            _take_each(self.measures["words"], (sizes > 0).astype(np.int64), counts)
+        else:
+            self._words(values.cast(pa.large_string()), counts)
+
+    def _sound(self, values: pa.Array, counts: Array) -> tuple[pa.Array, Array]:
+        """The strings that are UTF-8; the others are counted."""
+        try:
+            values.cast(pa.large_string())
+        except pa.ArrowInvalid:
+            sound = np.array([_is_text(value) for value in values.to_pylist()])
+            self.broken += int(counts[~sound].sum())
+            return values.filter(pa.array(sound)), counts[sound]
+        return values, counts
+
+    def _words(self, texts: pa.Array, counts: Array) -> None:
+        split = pc.ascii_split_whitespace(texts)
+        # Blanks at either end are followed, or led, by a word of no length.
+        there = pc.binary_length(split.values).to_numpy() > 0
+        lengths = np.diff(np.concatenate([[0], np.cumsum(there)])[split.offsets.to_numpy()])
+        _take_each(self.measures["words"], lengths, counts)
+        # A text of one word is counted as such.
+        several = lengths > 1
+        if several.any():
+            split, counts = split.filter(pa.array(several)), counts[several]
+            words, often = _counted(split.flatten(), np.repeat(counts, pc.list_value_length(split).to_numpy()))
+            words, often = _counted(pc.utf8_trim(pc.utf8_lower(words), _PUNCTUATION), often)
+            some = pc.binary_length(words).to_numpy() > 0
+            self.extra["words"].take(words.filter(pa.array(some)).cast(pa.large_binary()), often[some])
+
+    def merge(self, other: _Part) -> None:
+        super().merge(other)
+        self.present = self.present + other.present  # type: ignore[attr-defined]  # both parts were begun alike
+        self.missing = self.missing + other.missing  # type: ignore[attr-defined]
+
+    def numbers(self) -> dict[str, Any]:
+        names = series_names(self.name, self.feature) if len(self.counters) > 1 else (self.name,)
+        lost = self.absent * (self.feature.size // len(self.counters)) if _is_fixed(self.feature) else 0
+        return {"names": names, **_no_numbers(self.present, self.missing + lost)}
 
 
-def _most_frequent_first(pair: tuple[str, int]) -> tuple[int, str]:
-    return -pair[1], pair[0]
+_PUNCTUATION = ".,;:!?\"'`()[]{}<>/\\|*_~-–—…“”‘’«»¿¡"
 
 
-def position_names(name: str, feature: Feature) -> tuple[str, ...]:
-    """Names of the positions of a feature: its columns', or the feature's own name with the index."""
-    if feature.columns:
-        return tuple(column.name for column in feature.columns)
-    if not feature.shape:
-        return (name,)
-    return tuple(f"{name}[{','.join(map(str, index))}]" for index in np.ndindex(*feature.shape))
+def _is_fixed(feature: Feature) -> bool:
+    return bool(feature.shape) and not feature.ragged
+
+
+def _counter(most: int, feature: Feature, like: Tally | None) -> Counter:
+    return Counter(most, [text.encode() for text in _known(feature, like)])
+
+
+def _counted(values: pa.Array, counts: Array) -> tuple[pa.Array, Array]:
+    """Each value once, with the sum of its counts."""
+    found = values.dictionary_encode()
+    return found.dictionary, np.bincount(found.indices.to_numpy(), counts, len(found.dictionary)).astype(np.int64)
+
+
+def _letters(values: pa.Array) -> Array:
+    """The bytes of all strings (large_binary), one after the other."""
+    _, offsets, data = values.buffers()
+    first, last = np.frombuffer(offsets, np.int64)[[values.offset, values.offset + len(values)]]
+    return np.frombuffer(data, np.uint8)[first:last] if data else np.empty(0, np.uint8)
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _take_each(measure: Column, values: Array, counts: Array) -> None:
+    """Take in whole numbers from 0, in any order, each so many times."""
+    if values.max(initial=0) < BLOCK:
+        often = np.bincount(values, counts).astype(np.int64)
+        found = np.flatnonzero(often)
+        measure.take(found, often[found])
+    else:
+        order = np.argsort(values)
+        measure.take(*summed(values[order], counts[order]))
+
+
+def _no_numbers(count: Array, missing: Array) -> dict[str, Array]:
+    """The arrays of `FeatureStatistics` for what is no number."""
+    none = np.empty(0)
+    arrays = dict.fromkeys(ARRAYS, none)
+    return {**arrays, "zeros": none.astype(np.int64), "count": count, "missing": missing}
+
+
+class _Pictures(_Part):
+    """Image files: what their headers say, and the pixels of some of them.
+
+    Which ones depends on their digests only, so that parts in any order give the same sample.
+    """
+
+    def __init__(self, name: str, feature: Feature, like: FeatureStatistics | None) -> None:
+        super().__init__(name, feature, like)
+        self.present = self.missing = 0
+        self.counters = [Counter(0)]
+        self.extra = {"formats": _counter(LEAST_VALUES, Feature(dtype="string"), like.formats if like else None)}
+        self.measures |= {key: self.measure(key) for key in ("width", "height", "channels", "bytes")}
+        self.sample: list[tuple[tuple[int, int], Array]] = []
+
+    def count(self, values: pa.Array) -> list[Job]:
+        return [lambda: self._count(values)]
+
+    def _count(self, values: pa.Array) -> None:
+        files = values.drop_null().cast(pa.large_binary())
+        self.present += len(files)
+        self.missing += values.null_count
+        self.counters[0].take(files, np.ones(len(files), np.int64))
+        found: list[tuple[int, ...]] = []
+        formats: dict[bytes, int] = {}
+        for file in files.to_pylist():
+            header = self._look(file)
+            if header:
+                kind = header[0].encode()
+                formats[kind] = formats.get(kind, 0) + 1
+                found.append(header[1:])
+        self.broken += len(files) - len(found)
+        for name, column in zip(
+            ("width", "height", "channels"), np.array(found, np.int64).reshape(-1, 3).T, strict=True
+        ):
+            self.measures[name].add(column)
+        self.measures["bytes"].add(pc.binary_length(files).to_numpy())
+        self.extra["formats"].take(pa.array(list(formats), pa.large_binary()), np.array(list(formats.values())))
+
+    def _look(self, file: bytes) -> tuple[str, int, int, int] | None:
+        """Format, width, height and channels; None if the header can't be read."""
+        from PIL import Image
+
+        key = zlib.crc32(file), len(file)
+        try:
+            with Image.open(io.BytesIO(file)) as image:
+                kind, size, channels = str(image.format), image.size, len(image.getbands())
+                if len(self.sample) < PIXELS or key < self.sample[-1][0]:
+                    self._keep(key, image)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+            return None
+        # A JPEG with a second, smaller picture behind the first one.
+        return "JPEG" if kind == "MPO" else kind, *size, channels
+
+    def _keep(self, key: tuple[int, int], image: Any) -> None:
+        image.draft("RGB", (SIDE, SIDE))
+        try:
+            pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+        except (OSError, SyntaxError, ValueError):
+            # Its header is sound, which is all that is asked here.
+            return
+        counts = [np.bincount(channel, minlength=256) for channel in pixels.T]
+        bisect.insort(self.sample, (key, np.array(counts)), key=lambda kept: kept[0])
+        del self.sample[PIXELS:]
+
+    def merge(self, other: _Part) -> None:
+        super().merge(other)
+        self.present += other.present  # type: ignore[attr-defined]  # both parts were begun alike
+        self.missing += other.missing  # type: ignore[attr-defined]
+        both = [*self.sample, *other.sample]  # type: ignore[attr-defined]
+        self.sample = sorted(both, key=lambda kept: kept[0])[:PIXELS]
+
+    def numbers(self) -> dict[str, Any]:
+        pixels = {}
+        if self.sample:
+            counts = np.sum([kept for _, kept in self.sample], axis=0)
+            for name, channel in zip(("red", "green", "blue"), counts, strict=True):
+                column = Column("int64", LEAST_BINS)
+                found = np.flatnonzero(channel)
+                column.take(found, channel[found])
+                pixels[name] = column.finish()
+        arrays = _no_numbers(np.array([self.present]), np.array([self.missing]))
+        return {"names": (self.name,), "pixels": pixels, **arrays}
+
+
+# ------------------------------------------------------------------------------------------------- a split
 
 
 class Summary:
     """What is known so far of a split. Parts that were summarised apart merge into what the whole would have given.
 
-    Counts, extremes and distributions are equal whatever the parts; means and standard deviations to rounding. It can
-    be pickled, so that parts can be summarised elsewhere.
+    Counts, extremes and distributions are equal whatever the parts; means and standard deviations to rounding. Only the
+    most frequent values are not, where more than some thousand distinct ones occur (`Tally.short` bounds what is lost).
+    It can be pickled, so that parts can be summarised elsewhere. Memory does not grow with the rows.
 
     Args:
         features: The features to summarise; other columns of a batch are passed over.
-        like: Statistics of a reference split: values are then counted between its edges, so that the two distributions
-            compare exactly.
+        like: Statistics of a reference split: values are then counted in its places, so that the two compare exactly
+            (`aligned`).
     """
 
     def __init__(self, features: Mapping[str, Feature], like: Statistics | None = None) -> None:
-        self._parts: dict[str, _Numbers | _Strings] = {
-            name: _Strings(name, feature)
-            if feature.dtype == "string"
-            else _Numbers(name, feature, like[name] if like else None)
-            for name, feature in features.items()
-        }
+        strings = {name for name, feature in features.items() if feature.dtype == "string"}
+        sizes = [math.prod(positions(feature)) for name, feature in features.items() if name not in strings]
+        width = sum(size if size <= POSITIONS else 1 for size in sizes)
+        tallied = sum(max(len(feature.columns), 1) for feature in features.values())
+        bins = min(max(ALL_BINS // max(width, 1), LEAST_BINS), MOST_BINS)
+        values = min(max(ALL_VALUES // max(tallied, 1), LEAST_VALUES), MOST_VALUES)
+        self._parts: dict[str, _Part] = {}
+        for name, feature in features.items():
+            reference = like[name] if like else None
+            if name not in strings:
+                self._parts[name] = _Numbers(name, feature, reference, bins=bins, values=values)
+            elif feature.kind in ("image", "mask"):
+                self._parts[name] = _Pictures(name, feature, reference)
+            else:
+                self._parts[name] = _Strings(name, feature, reference, values=values)
+        self._waiting: list[pa.RecordBatch] = []
+        self._held = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
-        """Take in a batch."""
-        if batch.num_rows:
-            for name, part in self._parts.items():
-                part.add(batch.column(name))
+        """Take in a batch. It is kept until there are enough to be counted."""
+        if not batch.num_rows:
+            return
+        batch = batch.select(list(self._parts))
+        if self._waiting and batch.schema != self._waiting[0].schema:
+            self._settle()
+        self._waiting.append(batch)
+        self._held += batch.nbytes
+        if self._held >= WAITING or sum(waiting.num_rows for waiting in self._waiting) >= ROWS:
+            self._settle()
 
     def merge(self, other: Summary) -> None:
         """Take in another part of the same split, begun with the same features."""
+        other._settle()
         for name, part in self._parts.items():
-            part.merge(other._parts[name])  # type: ignore[arg-type]  # both parts were begun alike
+            part.merge(other._parts[name])
 
     def finish(self) -> Statistics:
         """The statistics of all that was taken in."""
+        self._settle()
         return Statistics({name: part.finish() for name, part in self._parts.items()})
+
+    def _settle(self) -> None:
+        """Count what waits."""
+        if not self._waiting:
+            return
+        table = pa.Table.from_batches(self._waiting)
+        self._waiting, self._held = [], 0
+        jobs = [job for name, part in self._parts.items() for job in part.jobs(_joined(table[name]))]
+        # Sorting and hashing leave Python's lock alone.
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+            for done in [pool.submit(job) for job in jobs]:
+                done.result()
+
+    def __getstate__(self) -> dict[str, Any]:
+        self._settle()
+        return self.__dict__
+
+
+def _joined(column: pa.ChunkedArray) -> pa.Array:
+    return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
 
 
 def summarise(

@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headrace import summaries
+from headrace.batches import batches
 from headrace.errors import StageFailed
 from headrace.spec import Column, Feature
 from headrace.summaries import FeatureStatistics, Statistics, Summary, summarise
-from headrace.tables import batches
 
 PERCENTS = range(101)
 
@@ -48,8 +48,7 @@ def table() -> np.ndarray:
 @pytest.fixture
 def few_bins(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the data had far more distinct values than are told apart."""
-    monkeypatch.setattr(summaries, "MOST_BINS", 256)
-    monkeypatch.setattr(summaries, "LEAST_BINS", 256)
+    monkeypatch.setattr(summaries, "MOST_BINS", 300)
 
 
 class TestMoments:
@@ -73,18 +72,29 @@ class TestMoments:
         np.testing.assert_array_equal(found.scale, found.std)
 
     def test_missing_and_infinite_values_are_counted_and_left_out(self) -> None:
-        found = of(np.array([[1.0, np.nan], [3.0, np.inf], [np.nan, 8.0]]), rows=2)
+        found = of(np.array([[1.0, np.nan], [3.0, np.inf], [np.nan, 8.0], [-np.inf, -np.inf]]), rows=2)
         assert found.count.tolist() == [2, 1]
-        assert found.missing.tolist() == [1, 2]
+        assert found.missing.tolist() == [2, 3]
         assert found.mean.tolist() == [2.0, 8.0]
         assert [d.total for d in found.distributions] == [2, 1]
-        assert found.rows == 3
+        assert found.rows == 4
 
-    def test_have_the_shape_of_the_feature(self) -> None:
+    def test_of_more_than_one_dimension_have_the_shape_of_the_last(self) -> None:
         found = of(np.arange(24.0).reshape(4, 3, 2))
-        assert found.mean.tolist() == [[9.0, 10.0], [11.0, 12.0], [13.0, 14.0]]
-        assert found.names[3] == "x[1,1]"
-        assert found.quantile(50).shape == (3, 2)
+        assert found.mean.tolist() == [11.0, 12.0]
+        assert found.count.tolist() == [12, 12]
+        assert found.names == ("x[0]", "x[1]")
+        assert found.quantile(50).tolist() == [10.0, 11.0]
+        assert found.rows == 4
+
+    @pytest.mark.parametrize("shape", [(), (1,), (4,), (3, 2), (2, 2, 3)])
+    def test_broadcast_against_the_values(self, shape: tuple[int, ...]) -> None:
+        values = np.random.default_rng(0).normal(3, 2, (50, *shape)).astype(np.float32)
+        found = of(values)
+        scaled = (values - found.mean) / found.scale
+        axes = tuple(range(scaled.ndim - 1)) if shape else None
+        np.testing.assert_allclose(scaled.mean(axis=axes), 0, atol=1e-6)
+        np.testing.assert_allclose(scaled.std(axis=axes), 1, rtol=1e-6)
 
     def test_of_whole_numbers(self) -> None:
         found = of(np.array([3, -1, 3, 7]))
@@ -104,7 +114,7 @@ class TestDistributions:
         for column, distribution in zip(table.T, of(table).distributions, strict=True):
             reached = [(column <= edge).sum() for edge in distribution.edges]
             assert np.cumsum(distribution.counts).tolist() == reached
-            assert len(distribution.edges) <= 101
+            assert len(distribution.edges) <= 101 + 48
 
     @pytest.mark.usefixtures("few_bins")
     def test_beyond_the_bound_counts_stay_exact_and_percentiles_close(self) -> None:
@@ -166,7 +176,7 @@ class TestMerging:
         with pytest.MonkeyPatch.context() as patch:
             # Few enough that the parts lose different numbers of digits before they meet.
             patch.setattr(summaries, "MOST_BINS", 16)
-            patch.setattr(summaries, "LEAST_BINS", 16)
+            patch.setattr(summaries, "ROWS", 20)
             whole = summarise(batches({"x": np.array([v for part in parts for v in part], np.float32)}), feature)["x"]
             pieces = []
             for part in parts:
