@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from headrace.summaries import Distribution, Statistics
+    from headrace.described import Aligned, FeatureStatistics, Statistics
 
 log = logging.getLogger(__name__)
 
 DRAWS = 2_000
 """Pairs of samples from which a threshold is learned."""
+VALUES = 100
+"""The most frequent values that are compared one by one; the others count together."""
 ROUNDING = 1e-6
 """Distances up to this one are nothing but rounding: the least threshold."""
 RARE_DRAWS = 20_000
@@ -38,6 +40,7 @@ RARE_DRAWS = 20_000
     functions=("read",),
     versions=("numpy", "tensorflow"),
     facts=lambda job: {"seed": job.seed, **declared(job)},
+    tensorflow=True,
 )
 def monitor(job: Job, room: Room, raw: Artifact, records: Artifact, bundle: Artifact) -> None:
     """Hold the raw test split against the training split: the first check, and what later files are seen beside.
@@ -52,7 +55,7 @@ def check_file(job: Job, path: Path, records: Artifact, bundle: Artifact | None 
 
     Args:
         job: Names the features and how closely to look (`settings.monitor`).
-        path: A CSV or Parquet file with the source's columns. Targets may be missing.
+        path: New data in any form that `--source` takes. Targets may be missing.
         records: The finished folder of `preprocess`, which holds the statistics of the training split.
         bundle: The finished folder of `export`; with it, and where the targets are there, the metric is computed.
 
@@ -62,9 +65,9 @@ def check_file(job: Job, path: Path, records: Artifact, bundle: Artifact | None 
     Raises:
         DataError: The file can't be read, or lacks a column.
     """
-    from headrace.tables import read_table
+    from headrace.own_data import read_own
 
-    return _check(job, read_table(path, job.origin.features, targets_required=False), records, bundle)
+    return _check(job, read_own(path, job.origin.features, targets_required=False), records, bundle)
 
 
 def _check(job: Job, batches: Iterable[pa.RecordBatch], records: Artifact, bundle: Artifact | None) -> dict[str, Any]:
@@ -119,9 +122,8 @@ def compare(
     Raises:
         DataError: There are no rows.
     """
-    import numpy as np
-
-    from headrace import schema
+    from headrace.inspecting import Inspection
+    from headrace.schema import infer
     from headrace.summaries import summarise
 
     remaining = iter(batches)
@@ -129,74 +131,127 @@ def compare(
     if first is None:
         raise DataError("There is nothing to compare.", expected="at least one row", received="none")
     present = {name: feature for name, feature in features.items() if name in first.schema.names}
-    current = summarise(itertools.chain([first], remaining), present, like=statistics)
-
-    random = np.random.default_rng(seed)
-    places = [(name, i) for name, f in present.items() if f.dtype != "string" for i in range(f.size)]
-    # Two tests for each column; none of them may cry wolf, all together, more often than was asked for.
-    chance = settings.false_alarms / max(len(places), 1) / 2
-    most_outside = _most_outside(random, statistics.rows, current.rows, chance)
-    columns = []
-    for name, position in places:
-        old, new = statistics[name], current[name]
-        then, now = old.distributions[position], new.distributions[position]
-        distance, threshold = _distance(random, then, now, settings.buckets, chance)
-        outside = schema.outside_range(now, then.edges[0], then.edges[-1])
-        columns.append(
-            {
-                "feature": name,
-                "column": old.names[position],
-                "distance": distance,
-                "threshold": threshold,
-                "drifted": distance > threshold or outside > most_outside,
-                "reference": _moments(old.mean.flat[position], old.std.flat[position], 0.0),
-                "current": _moments(new.mean.flat[position], new.std.flat[position], outside / max(now.total, 1)),
-            }
-        )
-    expected = {name: f for name, f in features.items() if f.role == "input" or name in present}
+    inspection = Inspection(infer(features, statistics), present)
+    current = summarise(inspection.watching(itertools.chain([first], remaining)), present, like=statistics)
+    columns = moved(current, statistics, settings, seed)
     return {
         "rows": current.rows,
         "drifted": any(column["drifted"] for column in columns),
         "columns": columns,
-        "anomalies": [asdict(a) for a in schema.anomalies(current, schema.infer(expected, statistics))],
+        "anomalies": [asdict(anomaly) for anomaly in inspection.anomalies()],
     }
 
 
-def _moments(mean: float, std: float, outside: float) -> dict[str, float | None]:
-    values = {"mean": float(mean), "std": float(std), "outside": float(outside)}
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
+def moved(current: Statistics, statistics: Statistics, settings: Monitor, seed: int) -> list[dict[str, Any]]:
+    """How far each column of new data lies from the training split's, by the rule of `compare`.
+
+    Args:
+        current: Statistics of the new data, counted between the edges of the old ones.
+        statistics: Statistics of the training split.
+        settings: How closely to look.
+        seed: Seed of the draws that thresholds are learned from.
+
+    Returns:
+        The columns, as in the result of `compare`.
+    """
+    import numpy as np
+
+    from headrace.described import aligned
+
+    random = np.random.default_rng(seed)
+    aspects = [
+        (name, aspect)
+        for name, new in current.items()
+        for aspect in aligned(statistics[name], new)
+        # Numbers of classes are compared one by one, not by their size.
+        if not (aspect.numbers and new.tallies and aspect.what not in new.measures)
+    ]
+    # Two tests for each; none of them may cry wolf, all together, more often than was asked for.
+    chance = settings.false_alarms / max(len(aspects), 1) / 2
+    most_outside = _most_outside(random, statistics.rows, current.rows, chance)
+    columns = []
+    for name, aspect in aspects:
+        old, new = statistics[name], current[name]
+        then, now = int(aspect.then.sum()), int(aspect.now.sum())
+        shares = _shares(aspect, settings.buckets)
+        # Of many values from one example each tells less than one from another: they count as one.
+        distance, threshold = _distance(random, *shares, min(then, old.rows), min(now, new.rows), chance)
+        outside = _outside(aspect) if aspect.numbers and then <= old.rows else 0
+        columns.append(
+            {
+                "feature": name,
+                "column": _label(name, aspect.what, old),
+                "distance": distance,
+                "threshold": threshold,
+                "drifted": distance > threshold or outside > most_outside,
+                "reference": _moments(old, aspect.what, 0.0),
+                "current": _moments(new, aspect.what, outside / max(now, 1)),
+            }
+        )
+    return columns
+
+
+def _label(name: str, what: str, found: FeatureStatistics) -> str:
+    """What is compared, as a person would call it."""
+    if what in found.names:
+        return what
+    return name if what in ("values", "all positions") else f"{what} of {name}"
+
+
+def _moments(found: FeatureStatistics, what: str, outside: float) -> dict[str, float | None]:
+    series = found.series.get(what) or found.measures.get(what)
+    if what == "all positions":
+        series = found.whole
+    values = {"mean": series.mean, "std": series.std} if series else {"mean": math.nan, "std": math.nan}
+    return {name: None if math.isnan(value) else value for name, value in {**values, "outside": outside}.items()}
+
+
+def _shares(aspect: Aligned, buckets: int) -> tuple[np.ndarray, np.ndarray]:
+    """The parts of both splits that fall into each bucket: quantiles of the reference, or single values if few."""
+    import numpy as np
+
+    from headrace.distributions import Distribution
+
+    known = aspect.then > 0
+    then, now = aspect.then, aspect.now
+    if aspect.numbers:
+        ends = np.flatnonzero(known)[:-1]
+        if known.sum() > buckets:
+            found = Distribution(np.asarray(aspect.places), then)
+            cuts = np.unique([found.quantile(round(100 * k / buckets)) for k in range(1, buckets + 1)])[:-1]
+            ends = np.searchsorted(found.edges, cuts)
+        then, now = (np.diff(np.cumsum(c)[ends], prepend=0, append=c.sum()) for c in (then, now))
+    else:
+        # The last place is that of all others. Where none was seen yet, they are as likely as those that were seen once
+        # (Good and Turing).
+        often = np.argsort(-then[:-1], kind="stable")
+        unseen = max(float((then[:-1] == 1).sum()), 0.5)
+        then, now = (np.append(c[often[:VALUES]], c[often[VALUES:]].sum() + c[-1]) for c in (then, now))
+        then = np.append(then[:-1], then[-1] or unseen)
+    return then / max(then.sum(), 1), now / max(now.sum(), 1)
+
+
+def _outside(aspect: Aligned) -> int:
+    """How many of the new values lie below or above all known ones."""
+    import numpy as np
+
+    known = np.flatnonzero(aspect.then)
+    return int(aspect.now[: known[0]].sum() + aspect.now[known[-1] + 1 :].sum()) if len(known) else 0
 
 
 def _distance(
-    random: np.random.Generator, then: Distribution, now: Distribution, buckets: int, chance: float
+    random: np.random.Generator, expected: np.ndarray, found: np.ndarray, then: int, now: int, chance: float
 ) -> tuple[float, float]:
-    """The distance between two columns, and how large it may be by chance."""
+    """The distance between two distributions, and how large it may be by chance if so many values were counted."""
     import numpy as np
 
-    cuts = _cuts(then, buckets)
-
-    def shares(distribution: Distribution) -> np.ndarray:
-        reached = [0, *(distribution.up_to(cut) for cut in cuts), distribution.total]
-        return np.diff(reached) / max(distribution.total, 1)
-
-    expected = shares(then)
     drawn = divergence(
-        random.multinomial(then.total, expected, DRAWS) / then.total,
-        random.multinomial(max(now.total, 1), expected, DRAWS) / max(now.total, 1),
+        random.multinomial(max(then, 1), expected, DRAWS) / max(then, 1),
+        random.multinomial(max(now, 1), expected, DRAWS) / max(now, 1),
     )
     threshold = max(math.sqrt(_upper_quantile(drawn, chance)), ROUNDING)
     # Where every value is missing nothing is left in common.
-    return float(np.sqrt(divergence(expected, shares(now)))) if now.total else 1.0, threshold
-
-
-def _cuts(distribution: Distribution, buckets: int) -> list[float]:
-    """The upper ends of all buckets but the last: the distinct values if there are few, else quantiles."""
-    import numpy as np
-
-    edges = distribution.edges
-    if len(edges) > buckets:
-        edges = np.unique([distribution.quantile(round(100 * k / buckets)) for k in range(1, buckets + 1)])
-    return edges[:-1].tolist()
+    return float(np.sqrt(divergence(expected, found))) if now else 1.0, threshold
 
 
 def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
@@ -285,9 +340,10 @@ class _Score:
         import numpy as np
         import tensorflow as tf
 
-        from headrace.tables import to_arrays
+        from headrace.batches import to_arrays
+        from headrace.ragged import dense
 
-        values = to_arrays(batch, self._features)
+        values = {name: dense(found) for name, found in to_arrays(batch, self._features).items()}
         given = {name: tf.constant(values[name]) for name in values if name not in self._targets}
         predicted = self._serve(**given)
         for name in self._targets:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace import fingerprints
+from headrace import fingerprints, pages
 from headrace.artifacts import MANIFEST, Artifact, read_json
 from headrace.jobs import Job
+from headrace.pages import number
 from headrace.spec import Variant
 from headrace.stages import Room, stage
 
@@ -22,11 +21,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-TEMPLATES = Path(__file__).parent / "templates"
-TEMPLATE = TEMPLATES / "report.html.j2"
-
-BARS = 24
-"""Bars of a column's histogram."""
+PICTURE = 150_000
+"""Bytes up to which a sheet of samples stands in the report; the page of the data has it in any case."""
 WORST = 10
 """Test examples in the table of the worst errors."""
 
@@ -39,7 +35,7 @@ WORST = 10
     facts=lambda job: {
         "job": job.title,
         "data_asked_for": job.data,
-        "template": hashlib.sha256(TEMPLATE.read_bytes()).hexdigest(),
+        "look": pages.look(),
     },
 )
 def report(job: Job, room: Room, made: Sequence[Artifact]) -> None:
@@ -55,16 +51,6 @@ def report(job: Job, room: Room, made: Sequence[Artifact]) -> None:
 
 def render(job: Job, made: Sequence[Artifact]) -> str:
     """The report as HTML."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": number, "size": size}
     at = {artifact.node: artifact for artifact in made}
 
     def contents(node: str, name: str) -> Any:
@@ -72,7 +58,8 @@ def render(job: Job, made: Sequence[Artifact]) -> str:
 
     evaluation = contents("evaluate", "evaluation.json")
     publication = contents("publish", "publication.json")
-    return environment.get_template(TEMPLATE.name).render(
+    return pages.render(
+        "report.html.j2",
         job=job,
         source=job.origin,
         synthetic=(contents("download", "data.json") or {}).get("data") == "synthetic",
@@ -84,8 +71,7 @@ def render(job: Job, made: Sequence[Artifact]) -> str:
         target=target_in_words(job, evaluation),
         figures=_figures(job, at, evaluation, contents("cross_validate", "cross_validation.json")),
         worst=worst_errors(at["evaluate"]) if "evaluate" in at else [],
-        columns=_columns(job, contents("preprocess", "statistics.json") or {}),
-        splits=(contents("preprocess", "info.json") or {}).get("splits", {}),
+        **_data(at.get("examine")),
         parity=contents("export", "parity.json"),
         drift=contents("monitor", "drift.json"),
         lineage=_lineage(job, made, contents("download", "data.json")),
@@ -93,26 +79,6 @@ def render(job: Job, made: Sequence[Artifact]) -> str:
 
 
 # -------------------------------------------------------------------------------------------------- in words
-
-
-def number(value: object) -> str:
-    """A number in four digits; other things as they are."""
-    if value is None:
-        return "–"
-    if isinstance(value, float):
-        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
-    return str(value)
-
-
-def size(count: float | None) -> str:
-    """Bytes in the unit that a person would use."""
-    if count is None:
-        return "–"
-    for unit in ("B", "KB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 def target_in_words(job: Job, evaluation: Mapping[str, Any] | None) -> str:
@@ -202,56 +168,21 @@ def _arrow(start: Box, end: Box) -> str:
 # ------------------------------------------------------------------------------------------ data and lineage
 
 
-def _columns(job: Job, statistics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row for each position of each feature of the training split."""
-    rows = []
-    for feature, found in statistics.items():
-        declared = job.origin.features.get(feature)
-        described = {column.name: column for column in declared.columns} if declared else {}
-        for position, name in enumerate(found["names"]):
-            text = found["dtype"] == "string"
-            column = described.get(name)
-            rows.append(
-                {
-                    "name": name,
-                    "role": declared.role if declared else "input",
-                    "description": column.description if column else "",
-                    "unit": column.unit if column else "",
-                    **{key: None if text else found[key][position] for key in ("mean", "std", "minimum", "maximum")},
-                    "missing": found["missing"][position],
-                    "bars": [] if text else histogram(**found["distributions"][position]),
-                    "top": found["top"][:5] if text else [],
-                }
-            )
-    return rows
-
-
-def histogram(edges: Sequence[float], counts: Sequence[int], bars: int = BARS) -> list[float]:
-    """Bars of equal width from the smallest to the largest value; the highest is 1.
-
-    Args:
-        edges: The upper ends of the intervals that were counted; the first is the smallest value.
-        counts: Values in each of them.
-        bars: How many bars to draw.
-    """
-    if not edges or not sum(counts):
-        return []
-    low, high = edges[0], edges[-1]
-    if low == high:
-        return [1.0]
-    heights = [0.0] * bars
-    total = sum(counts)
-    begin = 0.0
-    for edge, count in zip(edges, counts, strict=True):
-        end = (edge - low) / (high - low) * bars
-        # Percentiles are a hundredth apart: where one step holds much more, a single value does.
-        if count > 0.02 * total or end == begin:
-            heights[min(int(end), bars - 1)] += count
-        else:
-            for bar in range(int(begin), min(int(end) + 1, bars)):
-                heights[bar] += count * (min(end, bar + 1) - max(begin, bar)) / (end - begin)
-        begin = end
-    return [height / max(heights) for height in heights]
+def _data(examination: Artifact | None) -> dict[str, Any]:
+    """What was found of the data: the findings, one picture, and the way to the page that shows all of it."""
+    found = read_json(examination.path / pages.EXAMINATION) if examination else None
+    if not found or not examination:
+        return {"data": None, "data_page": None, "sheet": None, "picture": None}
+    sheet = next((sheet for sheet in found["sheets"] if sheet["kind"] == "images"), None)
+    path = examination.path / sheet["picture"] if sheet else None
+    fits = path is not None and path.stat().st_size <= PICTURE
+    return {
+        "data": found,
+        # Both folders lie in those of their stages, side by side.
+        "data_page": f"../../{examination.path.parent.name}/{examination.path.name}/{pages.DATA}",
+        "sheet": sheet if fits else None,
+        "picture": pages.picture(path.read_bytes(), path.suffix) if fits and path else None,
+    }
 
 
 def _lineage(job: Job, made: Sequence[Artifact], data: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -264,7 +195,6 @@ def _lineage(job: Job, made: Sequence[Artifact], data: Mapping[str, Any] | None)
     settings = job.settings.model_dump(mode="json", exclude={"description", "promises"})
     return {
         "files": (data or {}).get("files", {}),
-        "vouched": VOUCHED,
         "settings": [
             (".".join(path), json.dumps(value)) for path, value in fingerprints.leaves(settings) if value != {}
         ],
@@ -283,16 +213,6 @@ def _lineage(job: Job, made: Sequence[Artifact], data: Mapping[str, Any] | None)
             for artifact in made
         ],
     }
-
-
-VOUCHED = {
-    "origin": "the digest that its publisher gives",
-    "mirror": "the mirror, in its own list of digests: packed anew, so that the publisher's digest can't match",
-    "twin": "nobody: made up by the workload's twin",
-    "user": "the user who gave the file",
-    "nobody": "nobody",
-}
-"""Who vouches for a file."""
 
 
 def _manifest(artifact: Artifact) -> dict[str, Any]:
@@ -373,58 +293,59 @@ SKIPPED = 10
 """Epochs at the beginning that are not drawn if there are many: they would press the rest flat."""
 
 
-def _cut(curve: Sequence[float]) -> int:
+def skipped(curve: Sequence[float]) -> int:
+    """How many epochs at the beginning of a curve are not drawn."""
     return SKIPPED if len(curve) > 4 * SKIPPED else 0
 
 
 def _cut_words(curve: Sequence[float]) -> str:
-    return f"The first {_cut(curve)} epochs are not drawn." if _cut(curve) else ""
+    return f"The first {skipped(curve)} epochs are not drawn." if skipped(curve) else ""
 
 
 def draw_folds(folds: Mapping[str, Any]) -> Any:
     """The curve of each fold, their mean, the smoothed mean and the epoch at which it is best."""
-    skip = _cut(folds["curve"])
-    with _figure(5.6, 3.6) as (figure, axes):
+    skip = skipped(folds["curve"])
+    with canvas(5.6, 3.6) as (figure, axes):
         for number_, fold in enumerate(folds["folds"]):
             label = "folds" if number_ == 0 else None
-            _line(axes, fold["curve"], skip, color=FAINT, linewidth=0.8, alpha=0.7, label=label)
-        _line(axes, folds["curve"], skip, color=MAIN, linewidth=1.6, label="mean of the folds")
-        _line(axes, folds["smoothed"], skip, color=ACCENT, linewidth=2.2, label="smoothed")
+            draw_line(axes, fold["curve"], skip, color=FAINT, linewidth=0.8, alpha=0.7, label=label)
+        draw_line(axes, folds["curve"], skip, color=MAIN, linewidth=1.6, label="mean of the folds")
+        draw_line(axes, folds["smoothed"], skip, color=ACCENT, linewidth=2.2, label="smoothed")
         # The smoothed curve comes from far above: it would press the others flat.
         drawn = [value for fold in folds["folds"] for value in fold["curve"][skip:]]
         axes.set_ylim(min(drawn) * 0.97, max(drawn) * 1.03)
         axes.axvline(folds["best_epoch"], color=ACCENT, linestyle=(0, (2, 2)), linewidth=1.4, label="best epoch")
         axes.set(xlabel="epoch", ylabel=folds["metric"])
         axes.legend()
-        return _svg(figure, "folds")
+        return to_svg(figure, "folds")
 
 
 def draw_history(metrics: Mapping[str, Sequence[float]], metric: str) -> Any:
     """The curve of one metric in training, and in validation if it was watched."""
-    skip = _cut(metrics[metric])
-    with _figure(5.6, 3.6) as (figure, axes):
-        _line(axes, metrics[metric], skip, color=MAIN, linewidth=1.8, label="training")
+    skip = skipped(metrics[metric])
+    with canvas(5.6, 3.6) as (figure, axes):
+        draw_line(axes, metrics[metric], skip, color=MAIN, linewidth=1.8, label="training")
         if f"val_{metric}" in metrics:
-            _line(axes, metrics[f"val_{metric}"], skip, color=ACCENT, linewidth=1.8, label="validation")
+            draw_line(axes, metrics[f"val_{metric}"], skip, color=ACCENT, linewidth=1.8, label="validation")
             axes.legend()
         axes.set(xlabel="epoch", ylabel=metric)
-        return _svg(figure, "history")
+        return to_svg(figure, "history")
 
 
 def draw_predictions(truth: Any, predicted: Any, target: str) -> Any:
     """Predictions against truth, both (examples, size)."""
     low, high = min(truth.min(), predicted.min()), max(truth.max(), predicted.max())
-    with _figure(5.6, 4.8) as (figure, axes):
+    with canvas(5.6, 4.8) as (figure, axes):
         axes.plot([low, high], [low, high], color=FAINT, linewidth=1, linestyle="--")
         # Thousands of points would make the file heavy: those beyond are drawn as one picture inside of the SVG.
         dense = truth.size > 3000
         axes.scatter(truth, predicted, s=14, color=MAIN, alpha=0.6, linewidths=0, rasterized=dense)
         axes.set(xlabel=f"truth: {target}", ylabel="prediction", aspect="equal")
-        return _svg(figure, "predictions")
+        return to_svg(figure, "predictions")
 
 
 @contextmanager
-def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
+def canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
     """A figure of this many inches, drawn without pyplot and its global figures."""
     import matplotlib
     from matplotlib.figure import Figure
@@ -450,11 +371,12 @@ def _figure(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
         yield figure, figure.add_subplot()
 
 
-def _line(axes: Axes, curve: Sequence[float], skip: int, **style: Any) -> None:
+def draw_line(axes: Axes, curve: Sequence[float], skip: int, **style: Any) -> None:
+    """Draw a curve over its epochs, without those at the beginning."""
     axes.plot(range(skip + 1, len(curve) + 1), curve[skip:], **style)
 
 
-def _svg(figure: Figure, name: str) -> Any:
+def to_svg(figure: Figure, name: str) -> Any:
     """The figure as SVG to stand in a page, safe to insert: matplotlib escapes all text."""
     import matplotlib
     from markupsafe import Markup
