@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,17 +22,6 @@ from headrace.errors import DataError, Diverged, SystemTrouble
 
 Headrace = Callable[..., Any]
 """`headrace("run", "tiny")` gives code, out, err and, of what must be one JSON object, json."""
-
-
-@pytest.fixture
-def standing_in(project: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Let `run` and `plan` use stages that compute nothing; name those that shall be others."""
-
-    def use(**others: Any) -> None:
-        monkeypatch.setattr(Stages, "plain", lambda: replace(stages, **others))
-
-    use()
-    return use
 
 
 def failing(error: BaseException) -> Callable[..., Any]:
@@ -519,7 +507,7 @@ class TestProcesses:
     def test_send_what_native_code_writes_to_a_file(self, project: Path) -> None:
         script = (
             "import os, sys\n"
-            "from headrace.__main__ import quiet_libraries\n"
+            "from headrace.cli.process import quiet_libraries\n"
             "with quiet_libraries():\n"
             "    os.write(2, b'I0000 00:00:17 native\\n'); os.write(1, b'native too\\n')\n"
             "    print('from Python'); print('an error', file=sys.stderr)\n"

@@ -1,0 +1,240 @@
+"""`study`, `tune` and `ensemble`: many trainings of one workload, compared, searched or averaged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from headrace import projects
+from headrace.cli.process import quiet_libraries
+from headrace.cli.runs import end_dead_runs, show_gates
+from headrace.cli.shared import Command, application, asked, number, request_options, show_json, show_table
+from headrace.console import shown_by
+from headrace.errors import ConfigError
+
+if TYPE_CHECKING:
+    from headrace.chain import Order
+
+
+def fan_out_options(command: Command) -> Command:
+    """Add the name, and how to carry it out, to the options of a request."""
+    options = (
+        request_options,
+        click.argument("name", required=False),
+        click.option(
+            "--jobs",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            help="Trainings at the same time, each in a process of its own.",
+        ),
+        click.option("--plan", "planned", is_flag=True, help="Tell what would be done, and change nothing."),
+    )
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+seeds = click.option("--seeds", type=click.IntRange(min=1), help="How often to train each configuration.")
+
+
+@click.command()
+@fan_out_options
+@seeds
+def study(workload: str, name: str | None, seeds: int | None, **options: Any) -> int:
+    """Compare configurations: train all, rank them.
+
+    \b
+    headrace study house_prices capacity --seeds 3
+    headrace study house_prices capacity --profile smoke --data synthetic --plan
+    """
+    from headrace import chain, studying
+
+    chosen = _only(workload, "studies", name)
+
+    def make(**request: Any) -> studying.Plan:
+        return studying.plan(workload, chosen, seeds=seeds, **request)
+
+    return _carry_out("study", make, chain.studied, {"name": chosen, "seeds": seeds}, workload, **options)
+
+
+@click.command()
+@fan_out_options
+def tune(workload: str, name: str | None, **options: Any) -> int:
+    """Search for the best settings, and train them.
+
+    With --jobs N, N trials are proposed before the result of the first is known. A tuner that learns from results
+    (bayesian, hyperband) may then propose others than with one job.
+
+    \b
+    headrace tune house_prices width
+    """
+    from headrace import chain, tuning
+
+    chosen = _only(workload, "tunings", name)
+
+    def make(**request: Any) -> tuning.Plan:
+        return tuning.plan(workload, chosen, **request)
+
+    return _carry_out("tune", make, chain.tuned, {"name": chosen}, workload, **options)
+
+
+@click.command()
+@fan_out_options
+@seeds
+@click.option("--members", help="Variants to be averaged: a,b,c; instead of a name.")
+@click.option("--weights", type=click.Choice(("equal", "searched")), help="Default: as the ensemble says.")
+def ensemble(
+    workload: str, name: str | None, members: str | None, weights: str | None, seeds: int | None, **options: Any
+) -> int:
+    """Average the answers of several models.
+
+    \b
+    headrace ensemble house_prices widths
+    headrace ensemble house_prices --members final,kfold_100 --seeds 3
+    """
+    from headrace import chain, ensembling
+
+    chosen = None if members else _only(workload, "ensembles", name)
+    listed = [member.strip() for member in (members or "").split(",") if member.strip()]
+
+    def make(**request: Any) -> ensembling.Plan:
+        return ensembling.plan(workload, chosen, members=listed, weights=weights, seeds=seeds, **request)
+
+    if options["engine"] != "local":
+        raise ConfigError("An ensemble is carried out by this process.", remedy="leave out --engine")
+    return _carry_out("ensemble", make, chain.averaged, {}, workload, **options)
+
+
+def _only(workload: str, kind: str, name: str | None) -> str:
+    """The name that was given, or the only one that there is."""
+    names = list(getattr(projects.load(workload), kind))
+    if name is None and len(names) != 1:
+        raise ConfigError(
+            f"{workload} has {len(names) or 'no'} {kind}.",
+            expected=f"the name of one: {', '.join(names)}" if names else f"`{kind}={{…}}` in pipelines/{workload}.py",
+        )
+    return name or names[0]
+
+
+def _carry_out(
+    kind: str,
+    make: Callable[..., Any],
+    ordered: Callable[[Any, int], Order],
+    parameters: dict[str, Any],
+    workload: str,
+    *,
+    engine: str,
+    as_json: bool,
+    jobs: int,
+    planned: bool,
+    settings: tuple[str, ...],
+    config: Path | None,
+    **options: Any,
+) -> int:
+    """Plan or run a fan-out, and show what it came to."""
+    from headrace import running
+    from headrace.chain import Stages
+    from headrace.spreading import workers
+
+    requests: list[dict[str, Any]] = []
+
+    def remembered(**request: Any) -> Any:
+        requests.append(request)
+        return make(**request)
+
+    plan = asked(remembered, settings, config, **options)
+    if planned:
+        # Only an oracle loads a library that talks.
+        quietly = quiet_libraries() if kind == "tune" else nullcontext()
+        with quietly, shown_by(lambda *_: nullcontext(lambda *_: None)):
+            made = ordered(plan, 1)(plan.job, Stages.planned())
+        nodes = [(a.node, "skip" if a.state == "skipped" else a.state, a.reason) for a in made]
+        if as_json:
+            rows = [dict(zip(("node", "state", "reason"), node, strict=True)) for node in nodes]
+            show_json({"workload": workload, "title": plan.job.title, "stages": rows})
+        else:
+            click.echo(plan.job.title)
+            show_table(("stage", "would", "because"), nodes)
+        return 0
+    end_dead_runs()
+    with quiet_libraries():
+        if engine == "prefect":
+            given = {"workload": workload, **parameters, "at_once": jobs, **requests[0]}
+            summary = application("flows").fan_out(kind, given)
+        else:
+            with workers(jobs) as elsewhere:
+                plain = Stages.plain()
+                stages = replace(plain, train=elsewhere(plain.train), evaluate=elsewhere(plain.evaluate))
+                summary = running.execute(plan.job, stages, ordered(plan, jobs), told=running.fan_out_summary)
+    if as_json:
+        show_json(summary)
+    else:
+        show_fan_out(summary)
+    return running.exit_code(summary)
+
+
+def show_fan_out(summary: Mapping[str, Any]) -> None:
+    """What a study, a tuning or an ensemble came to, for people."""
+    if summary["data"] == "synthetic":
+        click.echo("SYNTHETIC DATA: made up by the workload's twin; nothing here says how good a model is.")
+    made = sum(stage["state"] == "run" for stage in summary["stages"])
+    click.echo(f"{summary['title']}: {made} nodes run, {len(summary['stages']) - made} skipped")
+    if "study" in summary:
+        _show_study(summary["study"])
+    elif "tuning" in summary:
+        _show_tuning(summary["tuning"])
+    else:
+        _show_ensemble(summary["ensemble"])
+    show_gates(summary["gates"])
+    click.echo(f"verdict: {summary['verdict']} · {summary['seconds']:.1f} s\nreport: {summary['report']}")
+
+
+def _show_study(found: Mapping[str, Any]) -> None:
+    metric = found["metric"]
+    rows = [
+        (
+            cell["rank"],
+            cell["cell"],
+            None if cell["value"] is None else number(cell["value"]),
+            " to ".join(map(number, cell["interval"] or ())),
+            f"{cell['parameters']:,}" if cell["parameters"] else None,
+            f"{cell['seconds']:.1f}",
+            cell["problem"],
+        )
+        for cell in found["cells"]
+    ]
+    columns = ("rank", "cell", metric, "interval", "parameters", "seconds", "")
+    show_table(columns, rows, right=("rank", metric, "parameters", "seconds"))
+    click.echo(found["basis"])
+
+
+def _show_tuning(found: Mapping[str, Any]) -> None:
+    paths = list(found["space"])
+    rows = [
+        (t["trial"], *[number(t["values"][p]) for p in paths], t["trained_epochs"], number(t["value"]), t["problem"])
+        for t in found["trials"]
+    ]
+    show_table(("trial", *paths, "epochs", found["objective"], ""), rows, right=("trial", "epochs", found["objective"]))
+    metrics = list(dict.fromkeys(name for one in found["finalists"] for name in one["metrics"] or ()))
+    ends = [
+        (f"best {f['place']}", f["trial"], f["epochs"], *[number((f["metrics"] or {}).get(m)) for m in metrics])
+        for f in found["finalists"]
+    ]
+    if found["ensemble"]:
+        ends.append(("average", None, None, *[number(found["ensemble"]["metrics"][name]) for name in metrics]))
+    show_table(("on the test split", "trial", "epochs", *metrics), ends, right=("trial", "epochs", *metrics))
+
+
+def _show_ensemble(found: Mapping[str, Any]) -> None:
+    metrics = list(found["metrics"])
+    rows = [("average", None, *[number(found["metrics"][name]) for name in metrics])]
+    rows += [
+        (m["member"], f"{m['weight']:.3f}", *[number(m["metrics"][name]) for name in metrics]) for m in found["members"]
+    ]
+    show_table(("on the test split", "weight", *metrics), rows, right=("weight", *metrics))

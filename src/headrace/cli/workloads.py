@@ -1,0 +1,126 @@
+"""`list`, `show` and `new`: what there is to run, and more of it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import click
+
+from headrace import projects
+from headrace.cli.shared import show_table
+from headrace.errors import EXIT_OK, HeadraceError
+from headrace.fingerprints import leaves
+
+if TYPE_CHECKING:
+    from headrace.spec import Pipeline, Source, Variant
+
+
+@click.command("list")
+@click.option("--markdown", is_flag=True, help="Print the table of the README instead.")
+@click.option("--write", is_flag=True, help="Bring the table in README.md up to date instead.")
+def list_workloads(markdown: bool, write: bool) -> int:
+    """List the workloads of the project."""
+    if markdown or write:
+        from headrace import cataloguing
+
+        click.echo(f"wrote {cataloguing.write(projects.root())}" if write else cataloguing.table(projects.root()))
+        return EXIT_OK
+    pipelines: list[Pipeline] = []
+    problems: list[HeadraceError] = []
+    for name in projects.names():
+        try:
+            pipelines.append(projects.load(name))
+        except HeadraceError as error:
+            problems.append(error)
+    rows = [(p.name, p.title, p.task, p.book, ", ".join(p.variants)) for p in pipelines]
+    show_table(("workload", "title", "task", "book", "variants"), rows)
+    # One broken file doesn't hide the others.
+    for problem in problems:
+        click.echo(f"headrace: error: {problem}", err=True)
+    return problems[0].exit_code if problems else EXIT_OK
+
+
+@click.command()
+@click.argument("workload")
+def show(workload: str) -> None:
+    """Show a workload's sources, settings, promises."""
+    pipeline = projects.load(workload)
+    click.echo(f"{pipeline.name}: {pipeline.title}\n{pipeline.book} · {pipeline.task}\nExpect: {pipeline.expect}\n")
+    for name, source in pipeline.sources.items():
+        default = " (default)" if name == pipeline.default_source else ""
+        click.echo(f"Source {name}{default}: {source.title}")
+        facts = {
+            "files": ", ".join(file.name for file in source.files),
+            "licence": source.licence,
+            "homepage": source.homepage,
+            "synthetic twin": "yes" if source.twin else "no",
+            "NOTE": source.note,
+        }
+        for fact, value in facts.items():
+            if value:
+                click.echo(f"  {fact}: {value}")
+        show_table(("feature", "role", "column", "what it is", "unit"), list(_columns(source)))
+    for name, variant in pipeline.variants.items():
+        default = " (default)" if name == pipeline.default_variant else ""
+        click.echo(f"Variant {name}{default}: {variant.description}")
+    settings = {name: _settings(pipeline, variant) for name, variant in pipeline.variants.items()}
+    paths = dict.fromkeys(path for values in settings.values() for path in values)
+    columns = ("setting", *pipeline.variants, "smoke")
+    show_table(
+        columns,
+        [(path, *(values.get(path) for values in settings.values()), pipeline.smoke.get(path)) for path in paths],
+        right=columns[1:],
+    )
+    promises = [
+        (name, promise.metric, promise.on.replace("_", "-"), promise.bounds, promise.book, promise.source)
+        for name, variant in pipeline.variants.items()
+        for promise in variant.promises
+    ]
+    if promises:
+        show_table(("variant", "promised", "on", "bounds", "book", "where"), promises, right=("book",))
+    fan_outs = [("study", name, study.description) for name, study in pipeline.studies.items()]
+    fan_outs += [("tune", name, tuning.description) for name, tuning in pipeline.tunings.items()]
+    fan_outs += [("ensemble", name, ensemble.description) for name, ensemble in pipeline.ensembles.items()]
+    for command, name, description in fan_outs:
+        click.echo(f"headrace {command} {pipeline.name} {name}: {description}")
+
+
+def _columns(source: Source) -> Iterator[tuple[str, ...]]:
+    """A row for each column of each feature, or for the feature itself where it has no columns."""
+    for name, feature in source.features.items():
+        for column in feature.columns:
+            yield name, feature.role, column.name, column.description, column.unit
+        if not feature.columns:
+            yield name, feature.role, "", feature.description, feature.unit
+
+
+def _settings(pipeline: Pipeline, variant: Variant) -> dict[str, str]:
+    """Dotted path → value as it is written after `--set path=`; what the model takes by default included."""
+    parameters = list(inspect.signature(pipeline.model).parameters.values())[1:]
+    defaults = {
+        parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty
+    }
+    tree = variant.model_dump(mode="json", exclude={"description", "promises"})
+    tree["model"] = defaults | tree["model"]
+    return {
+        ".".join(path): value if isinstance(value, str) else json.dumps(value, default=str)
+        for path, value in leaves(tree)
+        if value != {}
+    }
+
+
+@click.command()
+@click.argument("name")
+def new(name: str) -> None:
+    """Write a new workload, complete and ready to run.
+
+    Writes pipelines/NAME.py, which is yours to change, flows/NAME.py, and a deployment in prefect.yaml.
+    """
+    from headrace import scaffolding
+
+    for path in scaffolding.scaffold(name, projects.root()):
+        click.echo(f"wrote {path}")
+    click.echo(f"try it:  headrace run {name} --profile smoke --data synthetic\nthen:    grep -rn 'TODO({name})' .")
