@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 from headrace import Feature, Pipeline, Source, projects
+from headrace.batches import to_arrays
+from headrace.checking import checked
 from headrace.jobs import Profile, resolve
-from headrace.schema import checked
 from headrace.summaries import summarise
-from headrace.tables import to_arrays
 
 WORKLOADS = projects.names()
 SOURCES = [(name, source) for name in WORKLOADS for source in projects.load(name).sources]
