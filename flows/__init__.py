@@ -2,7 +2,8 @@
 
 Rules of this folder:
 
-- A file, its flow, its deployments in `prefect.yaml` and the workload have one name.
+- A file, its flow, its deployments in `prefect.yaml` and the workload have one name. `study` and `tune` serve all
+  workloads.
 - The flow is written out (`@flow def name(…)`), never made by a function: people find it, and so does `prefect deploy`.
 - Its parameters are flat and typed: Prefect makes the form from them, and refuses what does not fit before anything
   runs.
@@ -28,9 +29,13 @@ if TYPE_CHECKING:
 log = logging.getLogger("headrace.flows")
 
 
+FAN_OUTS = ("study", "tune")
+"""Flows that serve every workload: many trainings, compared or searched."""
+
+
 def names() -> list[str]:
     """The workloads that have a flow, sorted."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
+    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py") if path.stem not in FAN_OUTS)
 
 
 def run(workload: str, parameters: Mapping[str, Any]) -> Summary:
@@ -51,7 +56,23 @@ def run(workload: str, parameters: Mapping[str, Any]) -> Summary:
     resolve(workload, **given)
     if workload not in names():
         raise unknown("flow of the workload", workload, names())
+    return _run(workload, given)
 
+
+def fan_out(kind: str, parameters: Mapping[str, Any]) -> Summary:
+    """Run one of the flows that serve every workload, as `run` does that of a workload.
+
+    Args:
+        kind: One of FAN_OUTS.
+        parameters: Parameters of the flow, checked by the caller; None means the flow's own default.
+
+    Raises:
+        HeadraceError: A stage failed.
+    """
+    return _run(kind, {name: value for name, value in parameters.items() if value is not None})
+
+
+def _run(name: str, given: Mapping[str, Any]) -> Summary:
     # Prefect reads its environment when it is imported.
     from tasks import server
 
@@ -59,7 +80,7 @@ def run(workload: str, parameters: Mapping[str, Any]) -> Summary:
 
     from tasks.policies import Rejected, counted
 
-    flow = getattr(importlib.import_module(f"flows.{workload}"), workload)
+    flow = getattr(importlib.import_module(f"flows.{name}"), name)
     with counted() as task_runs:
         state = flow(**given, return_state=True)
     server.await_records(task_runs)

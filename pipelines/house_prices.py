@@ -14,14 +14,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace import (
+    Choice,
     Column,
     CrossValidation,
+    Ensemble,
     Feature,
     File,
     Pipeline,
     Promise,
     Source,
+    Study,
     Train,
+    Tuning,
     Variant,
 )
 
@@ -90,7 +94,8 @@ def read_archive(path: Path, dollars_per_unit: int) -> Mapping[str, Iterable[pa.
     """
     import numpy as np
 
-    from headrace.tables import batches, read_arrays
+    from headrace.arrays import read_arrays
+    from headrace.batches import batches
 
     arrays = read_arrays(path, {"x": 2, "y": 1})
     order = np.arange(len(arrays["x"]))
@@ -271,6 +276,39 @@ PIPELINE = Pipeline(
             train=BASE.model_copy(update={"epochs": 500}),
             cross_validation=CrossValidation(folds=4),
             promises=(Promise(metric="mae", at_most=3.0, book=2.464, source="section 4.3"),),
+        ),
+    },
+    studies={
+        "capacity": Study(
+            description="Networks that are too small, as in the book, and too large, by 4 folds of 100 epochs",
+            variant="kfold_100",
+            axes={"model.units": (4, 64, 256)},
+            on="cross_validation",
+        ),
+    },
+    tunings={
+        "width": Tuning(
+            description="Width and optimizer, judged on a fifth of the training split",
+            settings={"train.validation_split": 0.2, "train.early_stopping": {"patience": 10}},
+            space={
+                "model.units": Choice(values=(16, 32, 64, 128)),
+                "train.optimizer": Choice(values=("rmsprop", "adam")),
+            },
+            tuner="grid",
+            objective="val_mae",
+            top=2,
+        ),
+    },
+    ensembles={
+        "widths": Ensemble(
+            description="Narrow and deep, as in the book, wide and shallow",
+            settings={"train.validation_split": 0.2},
+            cells={
+                "narrow": {"model.units": 32, "model.layers": 3},
+                "book": {},
+                "wide": {"model.units": 256, "model.layers": 1},
+            },
+            weights="searched",
         ),
     },
     smoke={"train.epochs": 25, "cross_validation.folds": 2, "export.examples": 16},

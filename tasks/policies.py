@@ -51,7 +51,7 @@ def as_task(
     stage: Call,
     *,
     shows: Show,
-    timeout: float,
+    timeout: float | None,
     retry_delays: Sequence[float] = (),
     about: Callable[[Job], str] | None = None,
 ) -> Call:
@@ -60,7 +60,7 @@ def as_task(
     Args:
         stage: A stage of the core.
         shows: Called with the job and what the stage made or found, so that every run's page shows it.
-        timeout: Seconds after which an attempt is given up.
+        timeout: Seconds after which an attempt is given up; None for never.
         retry_delays: Seconds to wait before each further attempt, if the failure may pass by itself.
         about: A word on the job to be added to the name of the task run.
 
@@ -77,10 +77,13 @@ def as_task(
         return Completed(name="Cached" if made.state == "skipped" else None, message=made.reason, data=made)
 
     def run_name(parameters: dict[str, Any]) -> str:
-        named = parameters["named"]
+        named, job = parameters["named"], parameters["job"]
+        words = [name, *([job.label] if job.label else [])]
+        if named.get("repeat") is not None:
+            words.append(f"repeat {named['repeat']}")
         if named.get("fold") is not None:
-            return f"{name} · fold {named['fold']} of {named['folds']}"
-        return f"{name} · {about(parameters['job'])}" if about else name
+            words.append(f"fold {named['fold']} of {named['folds']}")
+        return " · ".join([*words, *([about(job)] if about else [])])
 
     # Prefect tells tasks apart by the name of their function.
     carry_out.__name__ = carry_out.__qualname__ = stage.__name__
@@ -161,6 +164,13 @@ def flow_run_name() -> str:
     return Job.model_construct(workload=flow_run.flow_name, **flow_run.parameters).title
 
 
+def fan_out_name() -> str:
+    """The name of a run of many trainings: workload, name of the study or tuning, and what is unusual about it."""
+    given = flow_run.parameters
+    unusual = [given["profile"]] if given.get("profile") != "full" else []
+    return " · ".join([given["workload"], given["name"], *unusual])
+
+
 _counted: ContextVar[list[str]] = ContextVar("counted")
 
 
@@ -188,7 +198,7 @@ def optional(what: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def meter(title: str, total: float) -> Iterator[Advance]:
+def meter(title: str, total: float | None) -> Iterator[Advance]:
     """Show progress as log lines and, if it takes a while, as a bar on the page of the run (`console.Meter`)."""
     bar: UUID | None = None
     last = time.monotonic()
@@ -206,7 +216,7 @@ def meter(title: str, total: float) -> Iterator[Advance]:
         def advance(done: float, words: str) -> None:
             nonlocal last
             say(done, words)
-            if time.monotonic() - last >= PROGRESS_SECONDS:
+            if total and time.monotonic() - last >= PROGRESS_SECONDS:
                 last = time.monotonic()
                 show(min(100.0, 100 * done / total), words)
 

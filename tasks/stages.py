@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
-from headrace.chain import Stages
+from collections.abc import Callable
+from dataclasses import replace
+
+from headrace.artifacts import Artifact
+from headrace.chain import Call, Stages
+from headrace.jobs import Job
 from tasks.cross_validating import cross_validate
 from tasks.downloading import download
+from tasks.ensembling import ensemble
 from tasks.evaluating import evaluate
+from tasks.examining import examine
 from tasks.exporting import export
 from tasks.monitoring import monitor
+from tasks.policies import HOUR, as_task
 from tasks.preprocessing import preprocess
 from tasks.publishing import publish
 from tasks.reporting import report
+from tasks.studying import study
 from tasks.training import train
+from tasks.tuning import tune
 
 STAGES = Stages(
     download=download,
     preprocess=preprocess,
+    examine=examine,
     train=train,
     cross_validate=cross_validate,
     evaluate=evaluate,
@@ -23,4 +34,32 @@ STAGES = Stages(
     publish=publish,
     monitor=monitor,
     report=report,
+    study=study,
+    tune=tune,
+    ensemble=ensemble,
 )
+
+
+def for_fan_outs(elsewhere: Callable[[Call], Call], limit: int) -> Stages:
+    """The tasks for many trainings of one flow run: what they make is shown once, by what comes after them all.
+
+    Args:
+        elsewhere: Function from a stage to one that runs in a worker process, or in this one.
+        limit: How many run at the same time.
+    """
+    plain = Stages.plain()
+
+    def quiet(stage: Call, hours: float) -> Call:
+        # Prefect can't end a task in a thread, and warns of each that it could not.
+        return as_task(stage, shows=nothing, timeout=hours * HOUR if limit == 1 else None)
+
+    return replace(
+        STAGES,
+        train=quiet(elsewhere(plain.train), 72),
+        cross_validate=quiet(plain.cross_validate, 1),
+        evaluate=quiet(elsewhere(plain.evaluate), 6),
+    )
+
+
+def nothing(job: Job, made: Artifact) -> None:
+    """Show nothing."""

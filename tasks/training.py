@@ -23,7 +23,7 @@ def curve(job: Job, model: Artifact) -> None:
     ]
     last = showing.grid([{"metric": name, "after the last epoch": values[-1]} for name, values in metrics.items()])
     stopped = f", ended by {history['stopped']}" if history["stopped"] else ""
-    _, _, fold = model.node.partition("/")
+    fold = model.node.partition("/")[2].replace("/", " ")
     text = f"### {fold or 'Final fit'}: {history['epochs']} epochs{stopped}\n\n{last}\n\n" + "\n\n".join(charts)
     showing.markdown(job, f"curve-{fold}" if fold else "curve", text, "How the loss and the metrics went")
 

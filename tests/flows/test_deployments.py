@@ -17,17 +17,19 @@ from prefect import Flow
 from prefect.flows import load_flow_from_entrypoint
 
 import flows
-from headrace import projects
+from headrace import projects, studying, tuning
 from headrace.jobs import resolve
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
 WORKLOADS = projects.names()
+FLOWS = [*WORKLOADS, *flows.FAN_OUTS]
 
 each_deployment = pytest.mark.parametrize(
     "deployment", DEPLOYMENTS, ids=[f"{d['entrypoint'].partition(':')[2]}/{d['name']}" for d in DEPLOYMENTS]
 )
 each_workload = pytest.mark.parametrize("workload", WORKLOADS)
+each_flow = pytest.mark.parametrize("name", FLOWS)
 
 
 @pytest.fixture(autouse=True)
@@ -38,22 +40,20 @@ def as_prefect_loads_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     modules = set(sys.modules)
     yield
     for name in set(sys.modules) - modules:
-        if name in WORKLOADS or name.startswith("__prefect_loader"):
+        if name in FLOWS or name.startswith("__prefect_loader"):
             del sys.modules[name]
 
 
-def flow_of(workload: str) -> Flow[..., Any]:
-    return getattr(importlib.import_module(f"flows.{workload}"), workload)
+def flow_of(name: str) -> Flow[..., Any]:
+    return getattr(importlib.import_module(f"flows.{name}"), name)
 
 
 def test_every_workload_has_a_flow_and_every_flow_a_workload() -> None:
     assert flows.names() == WORKLOADS
 
 
-def test_every_workload_has_deployments_and_every_deployment_a_workload() -> None:
-    assert {deployment["entrypoint"] for deployment in DEPLOYMENTS} == {
-        f"flows/{workload}.py:{workload}" for workload in WORKLOADS
-    }
+def test_every_flow_has_deployments_and_every_deployment_a_flow() -> None:
+    assert {deployment["entrypoint"] for deployment in DEPLOYMENTS} == {f"flows/{name}.py:{name}" for name in FLOWS}
 
 
 def test_deployments_of_one_flow_have_names_of_their_own() -> None:
@@ -73,12 +73,17 @@ def test_an_entrypoint_loads_as_it_is_and_not_as_a_placeholder(deployment: dict[
 
 @each_deployment
 def test_the_parameters_of_a_deployment_are_accepted(deployment: dict[str, Any]) -> None:
-    workload = deployment["entrypoint"].partition(":")[2]
-    flow, given = flow_of(workload), deployment.get("parameters", {})
+    name = deployment["entrypoint"].partition(":")[2]
+    flow, given = flow_of(name), deployment.get("parameters", {})
 
     assert set(given) <= set(inspect.signature(flow).parameters)
     complete = {name: p.default for name, p in inspect.signature(flow).parameters.items()} | given
-    resolve(workload, **flow.validate_parameters(complete))
+    accepted = flow.validate_parameters(complete)
+    if name in flows.FAN_OUTS:
+        del accepted["at_once"]
+        {"study": studying.plan, "tune": tuning.plan}[name](**accepted)
+    else:
+        resolve(name, **accepted)
 
 
 @each_deployment
@@ -115,9 +120,9 @@ def test_a_flow_offers_the_variants_of_its_workload_and_has_its_defaults(workloa
     assert resolve(workload, **defaults) == resolve(workload)
 
 
-@each_workload
-def test_the_form_of_a_flow_explains_every_parameter(workload: str) -> None:
-    schema = flow_of(workload).parameters.model_dump()
+@each_flow
+def test_the_form_of_a_flow_explains_every_parameter(name: str) -> None:
+    schema = flow_of(name).parameters.model_dump()
 
     assert [name for name, entry in schema["properties"].items() if not entry.get("description")] == []
 
@@ -130,9 +135,9 @@ def test_no_file_shadows_a_module_of_python_or_of_a_package(folder: str) -> None
     assert stems & taken == set()
 
 
-@each_workload
-def test_importing_a_flow_loads_no_tensorflow(workload: str) -> None:
-    code = f"import sys, flows.{workload}; print(*{{'tensorflow', 'keras', 'pyarrow', 'numpy'}} & set(sys.modules))"
+@each_flow
+def test_importing_a_flow_loads_no_tensorflow(name: str) -> None:
+    code = f"import sys, flows.{name}; print(*{{'tensorflow', 'keras', 'pyarrow', 'numpy'}} & set(sys.modules))"
 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 

@@ -20,6 +20,7 @@ SMOKE = {"variant": "kfold_100", "profile": "smoke", "data": "synthetic"}
 NAMES = [
     "download · boston",
     "preprocess",
+    "examine",
     "train · fold 1 of 2",
     "train · fold 2 of 2",
     "cross-validate",
@@ -33,6 +34,7 @@ NAMES = [
 KEYS = {
     "house-prices-data": "table",
     "house-prices-statistics": "table",
+    "house-prices-data-findings": "markdown",
     "house-prices-curve-fold-1": "markdown",
     "house-prices-curve-fold-2": "markdown",
     "house-prices-cross-validation": "markdown",

@@ -16,6 +16,7 @@ from headrace.spec import Feature
 from headrace.summaries import summarise
 from tasks import showing
 from tasks.downloading import files
+from tasks.examining import findings
 from tasks.monitoring import drift
 from tasks.preprocessing import statistics
 from tests.conftest import JobFactory
@@ -120,6 +121,28 @@ def test_text_columns_have_statistics_of_their_own(
         ("town", "2", None),
         ("rooms", None, "6"),
     ]
+
+
+def test_what_was_found_of_the_data_is_shown_with_samples(
+    job: JobFactory, shown: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    found = [
+        {"severity": "error", "check": "unseen classes", "text": "`cat` occurs in test only", "feature": "y"},
+        {"severity": "info", "check": "size of splits", "text": "test has 9 examples", "feature": ""},
+    ]
+    sheets = [{"kind": "text", "title": "review"}, {"kind": "images", "title": "image", "picture": "samples.png"}]
+    (tmp_path / "samples.png").write_bytes(PNG)
+
+    findings(job(), artifact(tmp_path, examination={"findings": found, "sheets": sheets}))
+
+    (text,) = shown
+    assert (text["key"], text["description"]) == (
+        "house-prices-data-findings",
+        "What was found of the data: 1 errors, 0 warnings",
+    )
+    assert "| error | unseen classes | `cat` occurs in test only |" in text["content"]
+    assert str(tmp_path / "data.html") in text["content"]
+    assert picture(text["content"]) == PNG
 
 
 def test_what_has_drifted_comes_first(job: JobFactory, shown: list[dict[str, Any]], tmp_path: Path) -> None:
