@@ -9,38 +9,51 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 log = logging.getLogger(__name__)
 
 Advance = Callable[[float, str], None]
 """Take the amount that is done by now (not since last time) and a few words about it."""
 
-Meter = Callable[[str, float], AbstractContextManager[Advance]]
-"""Title and total → context in which progress is shown."""
+Meter = Callable[[str, float | None], AbstractContextManager[Advance]]
+"""Title and total (None: not known before the end) → context in which progress is shown."""
 
 
 @contextlib.contextmanager
-def terminal(title: str, total: float) -> Iterator[Advance]:
+def terminal(title: str, total: float | None) -> Iterator[Advance]:
     """A progress bar on standard error."""
-    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[words]}"), console=Console(stderr=True), transient=True) as bar:
+    with Progress(*columns, TextColumn("{task.fields[words]}"), console=_console(), transient=True) as bar:
         task = bar.add_task(title, total=total, words="")
         yield lambda done, words: bar.update(task, completed=done, words=words)
 
 
+@cache
+def _console() -> Console:
+    """One for all bars, so that the bar of a training stands below that of the study it belongs to."""
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
 @contextlib.contextmanager
-def lines(title: str, total: float) -> Iterator[Advance]:
+def lines(title: str, total: float | None) -> Iterator[Advance]:
     """One log line every five seconds, and one at the end."""
     last = time.monotonic()
 
     def advance(done: float, words: str) -> None:
         nonlocal last
-        if done >= total or time.monotonic() - last >= 5:
+        if time.monotonic() - last >= 5 or (total is not None and done >= total):
             last = time.monotonic()
-            log.info("%s: %g of %g  %s", title, done, total, words)
+            of = "" if total is None else f" of {total:g}"
+            log.info("%s: %g%s  %s", title, done, of, words)
 
     yield advance
 
@@ -48,7 +61,7 @@ def lines(title: str, total: float) -> Iterator[Advance]:
 _meter: ContextVar[Meter | None] = ContextVar("meter", default=None)
 
 
-def progress(title: str, total: float) -> AbstractContextManager[Advance]:
+def progress(title: str, total: float | None) -> AbstractContextManager[Advance]:
     """Show the progress of something: `with progress("train", 130) as advance: advance(10, "loss 8.1")`."""
     meter = _meter.get() or (terminal if sys.stderr.isatty() else lines)
     return meter(title, total)

@@ -34,6 +34,7 @@ _BATCH = 1024
         "profile": job.profile,
         "default_source": job.source == job.pipeline.default_source,
     },
+    tensorflow=True,
 )
 def evaluate(
     job: Job, room: Room, records: Artifact, model: Artifact, *, cross_validation: Artifact | None = None
@@ -58,13 +59,14 @@ def evaluate(
 
     from headrace.inputs import arrays, read_info
     from headrace.metrics import TASKS, intervals, numbers, rows, short, spread, title
+    from headrace.ragged import dense
 
     task = TASKS[job.pipeline.task]
     info = read_info(records.path)
-    target = _only_target(info)
-    test = arrays(records.path, "test")
-    predicted = _predictions(job, model, info, test, target)
-    learned_from = rows(arrays(records.path, "train")[target])
+    target = only_target(info)
+    test = {name: dense(values) for name, values in arrays(records.path, "test").items()}
+    predicted = predictions(job, model, info, test, target)
+    learned_from = rows(dense(arrays(records.path, "train")[target]))
     truth, answers = rows(test[target]), rows(predicted)
 
     metrics = numbers(task.measure(truth, answers))
@@ -74,7 +76,7 @@ def evaluate(
     baselines = {name: numbers(task.measure(truth, values)) for name, values in naive.items()}
     measured = {"metrics": metrics, "intervals": bounds}
     followed = cross_validation.json("cross_validation.json") if cross_validation else None
-    obstacle = _why_not_judged(job, info)
+    obstacle = why_not_judged(job, info.data)
     judged = [_judge(promise, measured, followed, obstacle) for promise in job.settings.promises]
     gates = [gate for gate, _ in judged]
     gates.append(_baseline_gate(task, primary, truth, answers, naive))
@@ -97,7 +99,12 @@ def evaluate(
     log.info("test %s %s %s", title(primary), short(metrics[primary]), spread(bounds[primary]))
 
 
-def _only_target(info: Info) -> str:
+def only_target(info: Info) -> str:
+    """The name of the one target.
+
+    Raises:
+        StageFailed: There are several, or none.
+    """
     names = list(info.named("target"))
     if len(names) != 1:
         raise StageFailed(
@@ -106,10 +113,14 @@ def _only_target(info: Info) -> str:
     return names[0]
 
 
-def _predictions(
+def predictions(
     job: Job, model: Artifact, info: Info, test: Mapping[str, np.ndarray[Any, Any]], target: str
 ) -> np.ndarray[Any, Any]:
-    """The model's answers to the test examples, in the shape of the target."""
+    """The model's answers to the examples of a split, in the shape of the target.
+
+    Raises:
+        StageFailed: The answers have another shape, or are infinite or no numbers.
+    """
     import numpy as np
 
     from headrace.models import answer, load
@@ -149,13 +160,13 @@ def _primary(promises: tuple[Promise, ...], task: Task, metrics: Mapping[str, An
     return named[0] if named else task.primary
 
 
-def _why_not_judged(job: Job, info: Info) -> str | None:
-    """Why no promise holds for this run; None if they do: they are made for full runs on the default data."""
+def why_not_judged(job: Job, data: str) -> str | None:
+    """Why no promise holds for this run; None if they do: they are made for full runs on the default, real data."""
     reasons = []
     if job.profile != "full":
         reasons.append(f"a {job.profile} run")
-    if info.data != "real":
-        reasons.append(f"{info.data} data")
+    if data != "real":
+        reasons.append(f"{data} data")
     if job.source != job.pipeline.default_source:
         reasons.append(f"the data are not {job.pipeline.default_source}")
     return ", ".join(reasons) or None

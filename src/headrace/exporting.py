@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,6 +42,7 @@ TIMEOUT = 300.0
     # TensorFlow numbers the functions of a graph anew each time; the weights, and the graph as TFLite, are the same.
     volatile=("saved_model/saved_model.pb", "saved_model/fingerprint.pb", "parity.json"),
     facts=lambda job: {"signature": _signature(job.origin.named("input"))},
+    tensorflow=True,
 )
 def export(job: Job, room: Room, raw: Artifact, records: Artifact, model: Artifact) -> None:
     """Write the bundle: a SavedModel that takes raw features, what is converted from it, and how well they agree.
@@ -67,11 +68,12 @@ def export(job: Job, room: Room, raw: Artifact, records: Artifact, model: Artifa
 
     from headrace.inputs import arrays, read_info
     from headrace.models import answer, load
+    from headrace.preprocessing import raw_batches
 
     settings = job.settings.export
     info = read_info(records.path)
     prepared = arrays(records.path, "test")
-    examples = recorded(job.origin.read(raw.path)["test"], job.origin.named("input"), settings.examples)
+    examples = recorded(raw_batches(job, raw.path, "test"), job.origin.named("input"), settings.examples)
     count = len(next(iter(examples.values())))
     if count != min(settings.examples, info.examples["test"]):
         raise StageFailed(
@@ -87,6 +89,8 @@ def export(job: Job, room: Room, raw: Artifact, records: Artifact, model: Artifa
     written |= {f"output/{name}": values for name, values in expected.items()}
     np.savez(room.output / "examples.npz", **written)
     shutil.copyfile(only(model, "model.keras"), room.output / "model.keras")
+    if (model.path / "weights.json").is_file():
+        shutil.copyfile(model.path / "weights.json", room.output / "weights.json")
     write_saved_model(job, records, info, loaded, room.output / "saved_model")
 
     # Whatever was asked for: the registry serves the SavedModel, and the other formats are converted from it.
@@ -113,19 +117,18 @@ def export(job: Job, room: Room, raw: Artifact, records: Artifact, model: Artifa
 
 def recorded(batches: Iterable[pa.RecordBatch], features: Mapping[str, Feature], count: int | None = None) -> Arrays:
     """The first examples of a split as arrays (examples, *shape); all of them if no count is given."""
-    import numpy as np
+    from headrace.batches import whole
+    from headrace.ragged import dense
 
-    from headrace.tables import to_arrays
+    def first() -> Iterator[pa.RecordBatch]:
+        rows = 0
+        for batch in batches:
+            yield batch if count is None else batch.slice(0, count - rows)
+            rows += batch.num_rows
+            if count is not None and rows >= count:
+                return
 
-    parts: list[Arrays] = []
-    rows = 0
-    for batch in batches:
-        part = batch if count is None else batch.slice(0, count - rows)
-        parts.append(to_arrays(part, features))
-        rows += part.num_rows
-        if rows == count:
-            break
-    return {name: np.concatenate([part[name] for part in parts]) for name in features}
+    return {name: dense(values) for name, values in whole(first(), features).items()}
 
 
 def _signature(features: Mapping[str, Feature]) -> dict[str, Any]:
@@ -137,9 +140,9 @@ def write_saved_model(job: Job, records: Artifact, info: Info, model: keras.Mode
     import tensorflow as tf
 
     from headrace.models import answer
-    from headrace.summaries import Statistics
+    from headrace.preprocessing import learned_function
 
-    prepare = job.pipeline.preprocess(Statistics.from_json(records.json("statistics.json")))
+    prepare = learned_function(job, records)
     targets = list(info.named("target"))
 
     def serve(batch: dict[str, Any]) -> dict[str, Any]:

@@ -86,6 +86,19 @@ def intervals(measure: Measure, *arrays: Array) -> dict[str, list[float] | None]
     Returns:
         Metric → [low, high]; None where it is undefined on every resample.
     """
+    return {name: _interval(values) for name, values in resampled(measure, *arrays).items()}
+
+
+def resampled(measure: Measure, *arrays: Array) -> dict[str, Array]:
+    """What a measure gives on each of the bootstrap's resamples, which are the same for equally many examples.
+
+    Args:
+        measure: What to compute on each resample.
+        *arrays: Values of the same examples, each (examples, size).
+
+    Returns:
+        Metric → values (RESAMPLES,); NaN where it is undefined.
+    """
     random = np.random.default_rng(_SEED)
     examples = len(arrays[0])
     at_once = max(1, _AT_ONCE // max(values.size for values in arrays))
@@ -93,7 +106,7 @@ def intervals(measure: Measure, *arrays: Array) -> dict[str, list[float] | None]
     for first in range(0, RESAMPLES, at_once):
         rows = random.integers(examples, size=(min(at_once, RESAMPLES - first), examples))
         parts.append(measure(*(values[rows] for values in arrays)))
-    return {name: _interval(np.concatenate([part[name] for part in parts])) for name in parts[0]}
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def _interval(values: Array) -> list[float] | None:

@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.artifacts import Artifact, write_atomically, write_json
+from headrace.console import progress
 from headrace.errors import DataError, HeadraceError, StageFailed
-from headrace.inputs import INFO
 from headrace.jobs import Job
 from headrace.spec import Feature
 from headrace.stages import Room, stage
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
     import tensorflow as tf
 
+    from headrace.batches import Arrays
+    from headrace.checking import Quarantine
     from headrace.inputs import Batch
+    from headrace.summaries import Statistics
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +39,7 @@ def declared(job: Job) -> dict[str, Any]:
     return {
         "features": {
             name: {
-                **feature.model_dump(mode="json", include={"shape", "dtype", "role"}),
+                **feature.model_dump(mode="json", exclude={"columns", "description", "unit"}),
                 "columns": [column.name for column in feature.columns],
             }
             for name, feature in job.origin.features.items()
@@ -43,79 +47,145 @@ def declared(job: Job) -> dict[str, Any]:
     }
 
 
+def _facts(job: Job) -> dict[str, Any]:
+    from headrace.schema import reviewed_digest
+
+    return {
+        **declared(job),
+        "quarantine": job.origin.quarantine,
+        "schema": reviewed_digest(job),
+        "records": job.pipeline.records.model_dump(mode="json"),
+    }
+
+
 @stage(
-    functions=("read", "preprocess"),
+    functions=("read", "learn", "preprocess"),
     versions=("tensorflow", "tfx-bsl", "pyarrow"),
-    facts=declared,
+    facts=_facts,
+    tensorflow=True,
 )
 def preprocess(job: Job, room: Room, raw: Artifact) -> None:
     """Learn from the training split, then carry every split over into records. Memory does not grow with the data.
 
-    What is written: `info.json`, the shards, and of the raw training split `statistics.json`, `statistics.pb` and
-    `schema.pbtxt`.
+    What is written: `info.json` and the shards (with what TensorFlow Datasets needs to read them); of the raw training
+    split `statistics.json`, `statistics.pb`, `schema.pbtxt` and, if the workload learns more, `learned.npz`; and
+    `quarantine.jsonl`, the examples that were left out.
 
     Raises:
-        DataError: The raw data are not what the workload declares, a split is missing or empty, or preprocessing gives
-            numbers that are not finite.
+        DataError: The raw data are not what the workload declares or the reviewed schema demands, a split is missing or
+            empty, or preprocessing gives numbers that are not finite.
         StageFailed: The workload's `preprocess` fails, or can't do without the targets, as it must when serving.
     """
-    from headrace import schema
-    from headrace.records import write
+    import numpy as np
+
+    from headrace import checking, schema
+    from headrace.inputs import Info, write_info
+    from headrace.records import stored, write
     from headrace.summaries import summarise
 
     features = job.origin.features
-    splits = list(_splits(job, raw.path))
-    statistics = summarise(raw_batches(job, raw.path, "train"), features)
+    quarantines = {split: checking.Quarantine(job.origin.quarantine, split) for split in _splits(job, raw.path)}
+    statistics = summarise(_reviewed(job, raw.path, "train", quarantines["train"]), features)
     if not statistics.rows:
         raise _empty("train")
 
-    function = _learned(job, statistics)
+    learned = _learned(job, statistics, raw)
+    function = _function(job, statistics, learned)
     layout = _layout(job, function)
     _can_serve(job, function, layout, next(raw_batches(job, raw.path, "train")))
 
     written = {}
-    for split in splits:
-        batches = _preprocessed(job, raw_batches(job, raw.path, split), function)
-        written[split] = write(room.output, split, schema.checked(batches, layout, f"split `{split}` after preprocess"))
+    for split, quarantine in quarantines.items():
+        # The training split was looked at while its statistics were taken.
+        known = split == "train"
+        found = raw_batches(job, raw.path, split) if known else _reviewed(job, raw.path, split, quarantine)
+        with progress(f"preprocess · {split}", statistics.rows if known else None) as advance:
+            batches = _preprocessed(job, found, function, layout)
+            none = checking.Quarantine(remedy="let `preprocess` give finite numbers; what is missing, it must fill in")
+            where = f"split `{split}` after preprocess"
+            checked = checking.checked(_counted(batches, advance), layout, where, none)
+            written[split] = write(room.output, split, checked, layout, job.pipeline.records)
         if not written[split].examples:
             raise _empty(split)
-        log.info("preprocess: %d examples in split %s", written[split].examples, split)
+        log.info("preprocess: %d examples in split %s%s", written[split].examples, split, _left_out(quarantine))
 
-    write_json(room.output / "statistics.json", statistics.to_json())
+    write_json(room.output / STATISTICS, statistics.to_json())
     write_atomically(room.output / "statistics.pb", statistics.to_proto("train").SerializeToString(deterministic=True))
     schema.write(room.output / "schema.pbtxt", schema.infer(features, statistics))
-    write_json(
-        room.output / INFO,
-        {
-            "version": 1,
-            "workload": job.workload,
-            "source": job.source,
-            "data": raw.json("data.json")["data"],
-            "features": {
-                name: feature.model_dump(mode="json", include={"shape", "dtype", "role"})
-                for name, feature in layout.items()
-            },
-            "splits": {
-                split: {"examples": done.examples, "shards": list(done.shards)} for split, done in written.items()
-            },
-        },
+    checking.write_quarantine(room.output / QUARANTINE, quarantines.values())
+    if learned is not None:
+        np.savez(room.output / LEARNED, **learned)
+    kept = job.pipeline.records
+    info = Info(
+        workload=job.workload,
+        source=job.source,
+        data=raw.json("data.json")["data"],
+        features=layout,
+        splits=written,
+        encodings=stored(layout, kept),
+        compression=kept.compression,
     )
+    write_info(room.output, info)
 
 
-def raw_batches(job: Job, raw: Path, split: str) -> Iterator[pa.RecordBatch]:
+STATISTICS, LEARNED, QUARANTINE = "statistics.json", "learned.npz", "quarantine.jsonl"
+
+
+def learned_function(job: Job, records: Artifact) -> Function:
+    """The workload's preprocessing as it was learned when these records were written: raw batch → batch of records."""
+    import numpy as np
+
+    from headrace.summaries import Statistics
+
+    learned = None
+    if job.pipeline.learn:
+        with np.load(records.path / LEARNED, allow_pickle=False) as file:
+            learned = {name: file[name] for name in file.files}
+    return _function(job, Statistics.from_json(records.json(STATISTICS)), learned)
+
+
+def raw_batches(job: Job, raw: Path, split: str, quarantine: Quarantine | None = None) -> Iterator[pa.RecordBatch]:
     """The raw examples of a split, held against the declared features.
 
     Args:
         job: Names the source.
         raw: The finished folder of `download`.
         split: Name of a split.
+        quarantine: Where unusable examples are noted. They are left out in any case, up to the share that the source
+            allows, so that everyone who reads a split sees the same examples.
 
     Raises:
         DataError: The data are not what the workload declares.
     """
-    from headrace.schema import checked
+    from headrace.checking import Quarantine, checked
 
-    return checked(_splits(job, raw)[split], job.origin.features, f"split `{split}`")
+    noted = Quarantine(job.origin.quarantine, split) if quarantine is None else quarantine
+    return checked(_splits(job, raw)[split], job.origin.features, f"split `{split}`", noted)
+
+
+def _reviewed(job: Job, raw: Path, split: str, quarantine: Quarantine) -> Iterator[pa.RecordBatch]:
+    """The raw examples of a split, held against the schema that a person has reviewed, too, if there is one."""
+    from headrace import schema
+    from headrace.inspecting import Inspection
+
+    batches = raw_batches(job, raw, split, quarantine)
+    path = schema.reviewed(job)
+    if path is None:
+        yield from batches
+        return
+    inspection = Inspection(
+        schema.read(path),
+        job.origin.features,
+        environment=schema.TRAINING,
+        where=f"split `{split}`",
+        original=quarantine.original,
+    )
+    yield from inspection.watching(batches)
+    inspection.enforce(f"the reviewed schema {path.name}")
+
+
+def _left_out(quarantine: Quarantine) -> str:
+    return f" ({quarantine.left_out} left out: see {QUARANTINE})" if quarantine.left_out else ""
 
 
 def _splits(job: Job, raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
@@ -139,13 +209,57 @@ def _empty(split: str) -> DataError:
     )
 
 
+def _counted(batches: Iterable[pa.RecordBatch], advance: Callable[[float, str], None]) -> Iterator[pa.RecordBatch]:
+    done = 0
+    for batch in batches:
+        yield batch
+        done += batch.num_rows
+        advance(done, "")
+
+
 # ------------------------------------------------------------------------------ the workload's own function
 
 
-def _learned(job: Job, statistics: Any) -> Function:
-    """The function that the workload makes of the statistics."""
+def _learned(job: Job, statistics: Statistics, raw: Artifact) -> dict[str, Any] | None:
+    """What the workload learns from the training split beyond its statistics, by name."""
+    import numpy as np
+
+    if not job.pipeline.learn:
+        return None
     try:
-        return job.pipeline.preprocess(statistics)
+        found = job.pipeline.learn(_Restartable(job, raw.path), statistics)
+        return {name: _storable(np.asarray(values)) for name, values in found.items()}
+    except HeadraceError:
+        raise
+    except Exception as error:
+        raise StageFailed(f"`learn` of {job.workload} fails.", received=_in_a_line(error)) from error
+
+
+@dataclass(frozen=True)
+class _Restartable:
+    """The training split as batches of tensors, as often as they are asked for: `adapt` may go through them twice."""
+
+    job: Job
+    raw: Path
+
+    def __iter__(self) -> Iterator[Batch]:
+        from headrace.batches import to_arrays
+
+        features = self.job.origin.features
+        return (_tensors(to_arrays(batch, features)) for batch in raw_batches(self.job, self.raw, "train"))
+
+
+def _storable(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """Text as UTF-8 bytes: what is kept for serving holds no objects."""
+    import numpy as np
+
+    return np.char.encode(values.astype(np.str_), "utf-8") if values.dtype.kind in "UO" else values
+
+
+def _function(job: Job, statistics: Statistics, learned: Mapping[str, Any] | None) -> Function:
+    """The function that the workload makes of what it learned."""
+    try:
+        return job.pipeline.preprocess(statistics, *([learned] if job.pipeline.learn else []))
     except HeadraceError:
         raise
     except Exception as error:
@@ -154,8 +268,6 @@ def _learned(job: Job, statistics: Any) -> Function:
 
 def _layout(job: Job, function: Function) -> dict[str, Feature]:
     """The features of a record, read off what the function returns."""
-    import tensorflow as tf
-
     given = job.origin.features
     try:
         spec = _pipeline(lambda: iter(()), given, function).element_spec
@@ -169,19 +281,7 @@ def _layout(job: Job, function: Function) -> dict[str, Feature]:
             expected="a dictionary from the name of a feature to its tensor",
             received=type(spec).__name__,
         )
-    layout: dict[str, Feature] = {}
-    for name, tensor in spec.items():
-        dtype = tensor.dtype.name if isinstance(tensor, tf.TensorSpec) else type(tensor).__name__
-        shape = tensor.shape if isinstance(tensor, tf.TensorSpec) else tf.TensorShape(None)
-        if dtype not in ("float32", "int64", "string") or not shape.rank or not shape[1:].is_fully_defined():
-            raise StageFailed(
-                f"`preprocess` of {job.workload} returns a feature `{name}` that records can't hold.",
-                expected="float32, int64 or string; examples first, every other dimension known",
-                received=f"{dtype} of shape {shape}",
-                remedy="`tf.cast` it, or set its shape with `tf.ensure_shape`",
-            )
-        role = given[name].role if name in given else "input"
-        layout[name] = Feature(shape=tuple(shape[1:]), dtype=dtype, role=role)
+    layout = {name: _record_feature(job, name, tensor) for name, tensor in spec.items()}
     lost = [name for name, feature in given.items() if feature.role == "target" and name not in layout]
     if lost:
         raise StageFailed(
@@ -193,9 +293,46 @@ def _layout(job: Job, function: Function) -> dict[str, Feature]:
     return layout
 
 
+def _record_feature(job: Job, name: str, tensor: Any) -> Feature:
+    """What a record holds under this name: shape and type as returned, its meaning as the source declares it."""
+    import tensorflow as tf
+
+    ragged = isinstance(tensor, tf.RaggedTensorSpec)
+    shape, dtype = tf.TensorShape(None), type(tensor).__name__
+    if ragged or isinstance(tensor, tf.TensorSpec):
+        shape, dtype = tensor.shape, tensor.dtype.name
+    known = shape[2:] if ragged else shape[1:]
+    single = not ragged or tensor.ragged_rank == 1
+    if dtype not in _STORED or not shape.rank or not single or not known.is_fully_defined():
+        raise StageFailed(
+            f"`preprocess` of {job.workload} returns a feature `{name}` that records can't hold.",
+            expected=f"{', '.join(_STORED)}; examples first, every other dimension known (or ragged, the second one)",
+            received=f"{dtype} of shape {shape}",
+            remedy="`tf.cast` it, or set its shape with `tf.ensure_shape`",
+        )
+    dimensions = (None, *known) if ragged else tuple(known)
+    raw = job.origin.features.get(name)
+    if raw is None:
+        return Feature(shape=dimensions, dtype=dtype)
+    # An image that was decoded is still an image; a class number that became a vector is no class number.
+    alike = (raw.shape, raw.dtype) == (dimensions, dtype)
+    decoded = raw.kind in ("image", "mask") and dtype == "uint8" and len(dimensions) == 3
+    return Feature(
+        shape=dimensions,
+        dtype=dtype,
+        role=raw.role,
+        content=raw.content if alike else raw.kind if decoded else None,
+        classes=raw.classes if alike or decoded else (),
+        columns=raw.columns if dimensions and len(raw.columns) == dimensions[-1] else (),
+    )
+
+
+_STORED = ("float32", "int64", "uint8", "string")
+
+
 def _can_serve(job: Job, function: Function, layout: Mapping[str, Feature], batch: pa.RecordBatch) -> None:
     """The same function must give the same inputs from a batch without targets: a served model is given none."""
-    from headrace.tables import to_arrays
+    from headrace.batches import to_arrays
 
     given = job.origin.features
     whole = _tensors(to_arrays(batch, given))
@@ -222,18 +359,24 @@ def _can_serve(job: Job, function: Function, layout: Mapping[str, Feature], batc
         )
 
 
-def _equal(one: tf.Tensor, other: tf.Tensor) -> bool:
+def _equal(one: Any, other: Any) -> bool:
     import numpy as np
+    import tensorflow as tf
 
+    if isinstance(one, tf.RaggedTensor):
+        same = isinstance(other, tf.RaggedTensor) and _equal(one.row_splits, other.row_splits)
+        return same and _equal(one.values, other.values)
     # Only numbers can be asked whether they are NaN, which is then equal to itself.
     return np.array_equal(one.numpy(), other.numpy(), equal_nan=one.dtype.is_floating)
 
 
-def _preprocessed(job: Job, batches: Iterable[pa.RecordBatch], function: Function) -> Iterator[pa.RecordBatch]:
+def _preprocessed(
+    job: Job, batches: Iterable[pa.RecordBatch], function: Function, layout: Mapping[str, Feature]
+) -> Iterator[pa.RecordBatch]:
     """The function applied to every batch by `tf.data`, several batches at a time, in their order."""
     import tensorflow as tf
 
-    from headrace.tables import to_arrays
+    from headrace.batches import to_arrays
 
     features = job.origin.features
     trouble: list[Exception] = []
@@ -242,14 +385,14 @@ def _preprocessed(job: Job, batches: Iterable[pa.RecordBatch], function: Functio
     def arrays() -> Iterator[Any]:
         # An error that crossed TensorFlow would come out as another one, with a stack printed to the terminal.
         try:
-            for batch in batches:
+            for batch in _portions(batches, layout):
                 rows.append(batch.num_rows)
                 yield to_arrays(batch, features)
         except Exception as error:
             trouble.append(error)
 
     try:
-        for batch in _pipeline(arrays, features, function).as_numpy_iterator():
+        for batch in _pipeline(arrays, features, function):
             yield _to_arrow(job, batch, rows.popleft())
     except tf.errors.OpError as error:
         raise _failed(job, "with the examples", error) from error
@@ -257,27 +400,67 @@ def _preprocessed(job: Job, batches: Iterable[pa.RecordBatch], function: Functio
         raise trouble[0]
 
 
+def _portions(batches: Iterable[pa.RecordBatch], layout: Mapping[str, Feature]) -> Iterator[pa.RecordBatch]:
+    """Batches cut so small that what becomes of them fits in memory a few times over: a file of 20 kB may be decoded
+    into an image of a megabyte.
+    """
+    example = sum(feature.size * _BYTES[feature.dtype] for feature in layout.values())
+    rows = max(1, PORTION // max(example, 1))
+    for batch in batches:
+        for first in range(0, batch.num_rows, rows):
+            yield batch.slice(first, rows)
+
+
+PORTION = 2**24
+"""Bytes of decoded examples that are worked on at once, for each core."""
+_BYTES = {"float32": 4, "int64": 8, "uint8": 1, "string": 64}
+
+
 def _pipeline(
     arrays: Callable[[], Iterator[Any]], features: Mapping[str, Feature], function: Function
 ) -> tf.data.Dataset:
+    """Arrays by name → what the function makes of them."""
     import tensorflow as tf
 
-    signature = {
-        name: tf.TensorSpec((None, *feature.shape), tf.as_dtype(feature.dtype)) for name, feature in features.items()
-    }
+    from headrace.ragged import Ragged
+
+    def flat(batch: Mapping[str, Any]) -> dict[str, Any]:
+        # Ragged values travel as two arrays: what builds a ragged tensor in Python would go through every example.
+        return {name: (v.values, v.splits) if isinstance(v, Ragged) else v for name, v in batch.items()}
+
+    def signature(feature: Feature) -> Any:
+        # The first dimension is that of the examples, or of the steps of all of them.
+        shape = feature.shape if feature.ragged else (None, *feature.shape)
+        values = tf.TensorSpec(shape, feature.dtype)
+        return (values, tf.TensorSpec((None,), tf.int64)) if feature.ragged else values
+
+    def batch_of(parts: Mapping[str, Any]) -> Batch:
+        return {
+            name: tf.RaggedTensor.from_row_splits(*part) if isinstance(part, tuple) else part
+            for name, part in parts.items()
+        }
+
     return (
-        tf.data.Dataset.from_generator(arrays, output_signature=signature)
-        .map(function, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        tf.data.Dataset.from_generator(
+            lambda: map(flat, arrays()),
+            output_signature={name: signature(feature) for name, feature in features.items()},
+        )
+        .map(lambda parts: function(batch_of(parts)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         .prefetch(tf.data.AUTOTUNE)
     )
 
 
-def _to_arrow(job: Job, batch: Mapping[str, Any], rows: int) -> pa.RecordBatch:
-    """Arrays as an Arrow batch, each of them with as many examples as were put in."""
-    import pyarrow as pa
+def _to_arrow(job: Job, batch: Batch, rows: int) -> pa.RecordBatch:
+    """Tensors as an Arrow batch, each of them with as many examples as were put in."""
+    import tensorflow as tf
 
-    columns = {}
-    for name, values in batch.items():
+    from headrace.batches import batches
+    from headrace.ragged import Ragged
+
+    arrays: dict[str, Any] = {}
+    for name, tensor in batch.items():
+        ragged = isinstance(tensor, tf.RaggedTensor)
+        values = Ragged(tensor.values.numpy(), tensor.row_splits.numpy()) if ragged else tensor.numpy()
         if len(values) != rows:
             raise StageFailed(
                 f"`preprocess` of {job.workload} changes the number of examples of `{name}`.",
@@ -285,17 +468,16 @@ def _to_arrow(job: Job, batch: Mapping[str, Any], rows: int) -> pa.RecordBatch:
                 received=len(values),
                 remedy="leave examples out in `read`",
             )
-        kind = pa.large_binary() if values.dtype == object else pa.from_numpy_dtype(values.dtype)
-        flat = pa.array(values.reshape(-1), kind)
-        size = math.prod(values.shape[1:])
-        columns[name] = flat if values.ndim == 1 else pa.FixedSizeListArray.from_arrays(flat, size)
-    return pa.RecordBatch.from_pydict(columns)
+        arrays[name] = values
+    return next(iter(batches(arrays, rows)))
 
 
-def _tensors(arrays: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+def _tensors(arrays: Arrays) -> Batch:
     import tensorflow as tf
 
-    return {name: tf.constant(values) for name, values in arrays.items()}
+    from headrace.ragged import Ragged
+
+    return {name: v.tensor() if isinstance(v, Ragged) else tf.constant(v) for name, v in arrays.items()}
 
 
 def _failed(job: Job, given: str, error: Exception) -> StageFailed:

@@ -33,6 +33,9 @@ def root() -> Path:
 SHARED = "sources"
 """The package in `pipelines/` that is no workload: the data sets that several of them use."""
 
+RESERVED = ("schema", "validate")
+"""What no workload can be called: `headrace data validate` is a command of its own."""
+
 
 def names() -> list[str]:
     """The workloads of the project, sorted."""

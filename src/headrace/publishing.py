@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace import __version__, registry
-from headrace.artifacts import MANIFEST, Artifact, only, write_json
+from headrace.artifacts import MANIFEST, Artifact, only, read_json, write_json
 from headrace.jobs import Job
 from headrace.stages import Room, stage
 
@@ -45,6 +45,7 @@ def _stands(publication: Artifact) -> str | None:
     versions=("tensorflow", "numpy"),
     facts=lambda job: {"source": job.source, "profile": job.profile},
     stands=_stands,
+    tensorflow=True,
 )
 def publish(job: Job, room: Room, raw: Artifact, records: Artifact, evaluation: Artifact, bundle: Artifact) -> None:
     """Give the verdict; publish and bless a model that passes, and leave the registry alone otherwise.
@@ -151,12 +152,14 @@ def _paired(job: Job, raw: Artifact, records: Artifact, ours: Path, version: int
     from headrace.exporting import recorded
     from headrace.inputs import arrays, read_info
     from headrace.metrics import TASKS, intervals, short, spread
+    from headrace.preprocessing import raw_batches
+    from headrace.ragged import dense
     from headrace.serving_check import cause
 
     task = TASKS[job.pipeline.task]
     (target,) = read_info(records.path).named("target")
-    truth = arrays(records.path, "test")[target]
-    examples = recorded(job.origin.read(raw.path)["test"], job.origin.named("input"))
+    truth = dense(arrays(records.path, "test")[target])
+    examples = recorded(raw_batches(job, raw.path, "test"), job.origin.named("input"))
     mine = tf.saved_model.load(str(ours))
     try:
         blessed = tf.saved_model.load(str(theirs))
@@ -238,6 +241,7 @@ def _lineage(job: Job, raw: Artifact, records: Artifact, evaluation: Artifact, b
         "job": job.title,
         "request": job.model_dump(mode="json"),
         "data": raw.json("data.json"),
+        "weights": read_json(bundle.path / "weights.json") or {},
         "stages": {
             artifact.node: {
                 name: value for name, value in artifact.json(MANIFEST).items() if name not in ("files", "node")

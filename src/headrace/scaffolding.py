@@ -14,7 +14,8 @@ from pydantic import TypeAdapter, ValidationError
 
 from headrace.artifacts import system_errors, write_atomically
 from headrace.errors import ConfigError
-from headrace.reporting import TEMPLATES
+from headrace.pages import TEMPLATES
+from headrace.projects import RESERVED
 from headrace.spec import Name
 
 APART = 20
@@ -77,6 +78,8 @@ def refusal(name: str, root: Path) -> str | None:
         return error.errors()[0]["msg"].removeprefix("String ")
     if keyword.iskeyword(name) or keyword.issoftkeyword(name):
         return "it is a word of Python's own"
+    if name in RESERVED:
+        return f"`headrace data {name}` is a command"
     for path in (root / "pipelines" / f"{name}.py", root / "pipelines" / name, root / "flows" / f"{name}.py"):
         if path.exists():
             return f"{path.relative_to(root)} exists already"

@@ -67,8 +67,8 @@ class TestRequests:
             (["--set", "model.depth=3"], "takes no `depth`"),
             (["--seed", "1.5"], "seed: expected a whole number"),
             (["--config", "missing.yaml"], "missing.yaml can't be read"),
-            (["--source", "missing.csv"], "There is no file missing.csv"),
-            (["--source", "data.xlsx"], "its ending is `.xlsx`"),
+            (["--source", "missing.csv"], "There is no file or folder missing.csv"),
+            (["--source", "data.xlsx"], "the path of a table (.csv, .tsv, .parquet)"),
         ],
     )
     def test_that_are_wrong_start_nothing(self, refused: Refused, words: list[str], answer: str) -> None:

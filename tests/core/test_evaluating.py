@@ -13,6 +13,8 @@ from headrace.artifacts import Artifact
 from headrace.errors import ConfigError, StageFailed
 from headrace.evaluating import evaluate
 from headrace.jobs import Job
+from headrace.spec import Feature
+from tests.core.keeping import keep
 from tests.core.making import artifact, trained
 
 Array = np.ndarray[Any, Any]
@@ -53,17 +55,15 @@ def judged(tmp_path: Path, job: Factory) -> Callable[..., dict[str, Any]]:
 
 def recorded(folder: Path, train: Array, truth: Array, answers: Array, data: str) -> Artifact:
     """Records of one input, which is what the model shall answer, and one target."""
-    from headrace.records import write
-    from headrace.tables import batches
-
-    folder.mkdir()
-    splits = {}
-    for split, x, y in (("train", train, train), ("test", answers, truth)):
-        written = write(folder, split, batches({"x": x[:, None], "price": y[:, None]}))
-        splits[split] = {"examples": written.examples, "shards": list(written.shards)}
-    features = {"x": {"shape": [1], "role": "input"}, "price": {"shape": [1], "role": "target"}}
-    info = {"workload": "house_prices", "source": "boston", "data": data, "features": features, "splits": splits}
-    return artifact(folder, "preprocess", info=info)
+    layout = {"x": Feature(shape=(1,)), "price": Feature(shape=(1,), role="target")}
+    keep(
+        folder,
+        layout,
+        about={"workload": "house_prices", "source": "boston", "data": data},
+        train={"x": train[:, None], "price": train[:, None]},
+        test={"x": answers[:, None], "price": truth[:, None]},
+    )
+    return artifact(folder, "preprocess")
 
 
 def echo(folder: Path, outputs: int = 1) -> Artifact:

@@ -11,15 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headrace import preprocessing, schema
 from headrace.artifacts import Artifact, home, write_json
+from headrace.batches import batches
 from headrace.errors import DataError, StageFailed
 from headrace.inputs import arrays, read_info
 from headrace.jobs import Job
-from headrace.preprocessing import preprocess, raw_batches
+from headrace.preprocessing import learned_function, preprocess, raw_batches
+from headrace.ragged import Ragged
 from headrace.schema import read as read_schema
-from headrace.spec import Feature
+from headrace.spec import Feature, Records
 from headrace.summaries import Statistics
-from headrace.tables import batches
+from tests.core.kinds import EVERY, everything, picture, strings
 from tests.core.making import twin
 
 Splits = dict[str, dict[str, np.ndarray]]
@@ -39,14 +42,16 @@ def toy(job: Callable[..., Job], tmp_path: Path) -> Callable[..., tuple[Job, Art
     """A job whose source gives the examples it is handed, and whose raw folder says that they are made up."""
 
     def make(data: Mapping[str, Any] | None = None, size: int = 3, **pipeline: Any) -> tuple[Job, Artifact]:
-        found = job()
+        # A source without a reviewed schema: the toy's features are others.
+        found = job(source="california")
         given = splits() if data is None else data
 
         def read(raw: Path) -> Mapping[str, Iterable[Any]]:
             return {split: batches(values, 16) for split, values in given.items()}
 
         features = {"features": Feature(shape=(size,)), "price": Feature(shape=(1,), role="target")}
-        origin = found.origin.model_copy(update={"read": read, "features": features})
+        source = {"features": features, **pipeline.pop("source", {})}
+        origin = found.origin.model_copy(update={"read": read, **source})
         # The job finds these two by its workload's name; a test puts its own in their place.
         found.__dict__["origin"] = origin
         found.__dict__["pipeline"] = found.pipeline.model_copy(update=pipeline)
@@ -120,7 +125,159 @@ class TestHousePrices:
         assert again.digest == records.digest
 
 
+def of_every_kind(rows: int) -> dict[str, Any]:
+    """Sound examples of every kind of feature."""
+    found = everything(rows)
+    filled = {"number": np.nan_to_num(found["number"]), "text": strings(*[b"red fox"] * rows)}
+    return {**found, **filled, "mask": found["mask"] % 2, "label": found["label"] % 2}
+
+
+class TestEveryKind:
+    def test_of_feature_comes_through_unchanged(self, toy: Any) -> None:
+        data = {"train": of_every_kind(40), "test": of_every_kind(7)}
+        records = preprocess(
+            *toy(data, source={"features": EVERY}, preprocess=lambda statistics: lambda batch: {**batch})
+        )
+        info, found = read_info(records.path), arrays(records.path, "test")
+        assert list(found) == list(EVERY)
+        for name, values in data["test"].items():
+            one, other = found[name], values
+            if isinstance(values, Ragged):
+                np.testing.assert_array_equal(one.splits, values.splits)
+                one, other = one.values, values.values
+            np.testing.assert_array_equal(one, other.astype(one.dtype) if one.dtype != object else other)
+            assert info.features[name].role == EVERY[name].role
+            assert info.features[name].kind == EVERY[name].kind
+
+    def test_of_image_file_can_be_decoded_to_one_size(self, toy: Any) -> None:
+        from headrace.images import decode
+
+        files = strings(picture(8, 12), picture(30, 20, kind="JPEG"), picture(5, 5, "RGBA"))
+        data = {split: {"image": files, "price": np.zeros(3)} for split in ("train", "test")}
+        features = {"image": Feature(dtype="string", content="image"), "price": Feature(role="target")}
+        job, raw = toy(
+            data,
+            source={"features": features},
+            preprocess=lambda statistics: lambda batch: {**batch, "image": decode(batch["image"], (6, 4))},
+            records=Records(images="png"),
+        )
+        records = preprocess(job, raw)
+        image = read_info(records.path).features["image"]
+        assert (image.shape, image.dtype, image.kind) == ((6, 4, 3), "uint8", "image")
+        assert np.abs(arrays(records.path, "train")["image"].astype(int) - 100).max() <= 2
+
+    def test_of_image_that_grows_is_worked_on_in_small_portions(
+        self, toy: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        import tensorflow as tf
+
+        monkeypatch.setattr(preprocessing, "PORTION", 3 * 1000 * 4)
+        seen: list[int] = []
+
+        def grow(batch: Any) -> Any:
+            rows = tf.py_function(lambda x: seen.append(len(x)) or 0.0, [batch["features"]], tf.float32)
+            wide = tf.tile(batch["features"], [1, 333]) + tf.ensure_shape(rows, ())
+            return {**batch, "features": wide}
+
+        preprocess(*toy(preprocess=lambda statistics: grow))
+        # The first two calls see whether it can serve.
+        assert max(seen[2:]) == 3
+
+
+class TestUnusableExamples:
+    """Three of twenty training examples and one of ten test examples hold no number."""
+
+    @pytest.fixture
+    def data(self) -> Splits:
+        found = splits(train=20)
+        found["train"]["features"][[4, 9, 11], 1] = np.nan
+        found["test"]["price"][0] = np.inf
+        return found
+
+    def test_stop_the_run_unless_the_source_allows_for_them(self, toy: Any, data: Splits) -> None:
+        with pytest.raises(DataError, match="split `train`"):
+            preprocess(*toy(data))
+        with pytest.raises(DataError, match="split `train`"):
+            preprocess(*toy(data, source={"quarantine": 0.1}))
+
+    def test_are_left_out_and_listed_with_their_places(self, toy: Any, data: Splits) -> None:
+        job, raw = toy(data, source={"quarantine": 0.2})
+        records = preprocess(job, raw)
+        assert read_info(records.path).examples == {"train": 17, "test": 9}
+        lines = [json.loads(line) for line in (records.path / "quarantine.jsonl").read_text().splitlines()]
+        assert [(line["split"], line["row"]) for line in lines if "row" in line] == [
+            ("train", 4),
+            ("train", 9),
+            ("train", 11),
+            ("test", 0),
+        ]
+
+    def test_are_left_out_by_whoever_reads_the_split_again(self, toy: Any, data: Splits) -> None:
+        job, raw = toy(data, source={"quarantine": 0.2})
+        prices = np.concatenate([b.column("price").flatten().to_numpy() for b in raw_batches(job, raw.path, "train")])
+        np.testing.assert_allclose(prices, np.delete(data["train"]["price"][:, 0], [4, 9, 11]), rtol=1e-6)
+
+
+class TestReviewedSchema:
+    @pytest.fixture
+    def review(self, toy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+        """Make this text the reviewed schema of the toy's source."""
+
+        def make(text: str) -> None:
+            path = tmp_path / "toy.pbtxt"
+            path.write_text(text)
+            monkeypatch.setattr(schema, "reviewed_path", lambda job: path)
+
+        return make
+
+    LAW = 'feature { name: "features" type: FLOAT float_domain { max: %s } } feature { name: "price" type: FLOAT }'
+
+    def test_stops_a_run_whose_data_break_it_and_leaves_nothing(self, toy: Any, review: Any) -> None:
+        review(self.LAW % 5)
+        with pytest.raises(DataError, match=r"(?s)Split `train` is not what the reviewed schema toy.pbtxt allows"):
+            preprocess(*toy())
+        assert not list((home() / "artifacts" / "house_prices").glob("preprocess/*/info.json"))
+
+    def test_is_enforced_on_every_split(self, toy: Any, review: Any) -> None:
+        review(self.LAW % 50)
+        data = splits()
+        data["test"]["features"][3, 0] = 60
+        with pytest.raises(DataError, match=r"(?s)Split `test` is not what .*60"):
+            preprocess(*toy(data))
+
+    def test_makes_the_stage_run_again_when_it_changes(self, toy: Any, review: Any) -> None:
+        review(self.LAW % 50)
+        job, raw = toy()
+        preprocess(job, raw)
+        assert preprocess.plan(job, raw).state == "skipped"
+        review(self.LAW % 60)
+        assert "`schema`" in preprocess.plan(job, raw).reason
+
+
 class TestLearning:
+    def test_beyond_statistics_is_kept_and_given_again(self, toy: Any) -> None:
+        words = {"words": strings(b"red fox", b"red"), "price": np.zeros(2)}
+        features = {"words": Feature(dtype="string"), "price": Feature(role="target")}
+
+        def learn(batches: Any, statistics: Statistics) -> dict[str, Any]:
+            # Gone through twice, as `adapt` of some layers does.
+            texts = [text for _ in range(2) for batch in batches for text in batch["words"].numpy()]
+            return {"vocabulary": sorted({word.decode() for text in texts for word in text.split()})}
+
+        def ready(statistics: Statistics, learned: Mapping[str, Any]) -> Any:
+            import tensorflow as tf
+
+            first = tf.constant(learned["vocabulary"])[0]
+            return lambda batch: {**batch, "words": tf.fill(tf.shape(batch["words"]), first)}
+
+        job, raw = toy({"train": words, "test": words}, source={"features": features}, learn=learn, preprocess=ready)
+        records = preprocess(job, raw)
+        assert arrays(records.path, "train")["words"].tolist() == [b"fox", b"fox"]
+        import tensorflow as tf
+
+        again = learned_function(job, records)({"words": tf.constant(["any"])})
+        assert again["words"].numpy().tolist() == [b"fox"]
+
     def test_is_from_the_training_split_only(self, toy: Any) -> None:
         data = splits()
         before = preprocess(*toy(data))
@@ -211,13 +368,15 @@ class TestBadData:
         data = splits()
         data["test"]["price"][7] = np.nan
         text = refused(DataError, toy(data))
-        assert "In split `test`, feature `price`, column `price[0]`, row 7 (the first is 0) can't be used." in text
-        assert "received: nan" in text
+        assert "In split `test`, 1 example can't be used" in text
+        assert "feature `price`, column `price[0]`, is missing in row 7 (nan)" in text
 
     def test_an_infinite_input_is_told_with_split_row_and_column(self, toy: Any) -> None:
         data = splits()
         data["train"]["features"][20, 1] = -np.inf
-        assert "In split `train`, feature `features`, column `features[1]`, row 20" in refused(DataError, toy(data))
+        text = refused(DataError, toy(data))
+        assert "In split `train`" in text
+        assert "feature `features`, column `features[1]`, is infinite in row 20 (-inf)" in text
 
     def test_a_missing_feature_is_told(self, toy: Any) -> None:
         data = splits()
@@ -279,7 +438,7 @@ class TestBadFunctions:
         import tensorflow as tf
 
         assert "records can't hold" in told(
-            lambda batch: {**batch, "ragged": tf.RaggedTensor.from_tensor(batch["features"])}
+            lambda batch: {**batch, "ragged": tf.RaggedTensor.from_tensor(batch["features"][:, None], ragged_rank=2)}
         )
 
     def test_returning_no_batch_is_told(self, told: Any) -> None:
@@ -307,8 +466,8 @@ class TestBadFunctions:
 
     def test_numbers_that_are_not_finite_are_told(self, told: Any) -> None:
         text = told(lambda batch: {**batch, "features": batch["features"] / 0}, DataError)
-        assert "In split `train` after preprocess, feature `features`" in text
-        assert "received: inf" in text
+        assert "In split `train` after preprocess, 16 examples" in text
+        assert "feature `features`, column `features[0]`, is infinite in row " in text
 
     def test_an_error_while_learning_is_told(self, toy: Any) -> None:
         text = refused(StageFailed, toy(preprocess=lambda statistics: 1 / 0))
