@@ -51,10 +51,11 @@ def plain(request: Job, records: Artifact) -> list[float]:
     import numpy as np
 
     from headrace.inputs import arrays
+    from headrace.ragged import dense
     from headrace.training import node_seed
 
     stored = arrays(records.path, "train")
-    train_data, train_targets = stored["features"], stored["price"]
+    train_data, train_targets = dense(stored["features"]), dense(stored["price"])
     epochs = request.settings.train.epochs
 
     def build_model() -> Any:

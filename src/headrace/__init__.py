@@ -8,18 +8,25 @@ nor Prefect.
 from headrace.artifacts import Artifact
 from headrace.errors import HeadraceError
 from headrace.spec import (
+    Choice,
     Column,
     CrossValidation,
     EarlyStopping,
+    Ensemble,
     Export,
     Feature,
     File,
+    Finding,
+    Float,
+    Int,
     Monitor,
     Pipeline,
     Promise,
     Records,
     Source,
+    Study,
     Train,
+    Tuning,
     Variant,
 )
 
@@ -27,19 +34,26 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Artifact",
+    "Choice",
     "Column",
     "CrossValidation",
     "EarlyStopping",
+    "Ensemble",
     "Export",
     "Feature",
     "File",
+    "Finding",
+    "Float",
     "HeadraceError",
+    "Int",
     "Monitor",
     "Pipeline",
     "Promise",
     "Records",
     "Source",
+    "Study",
     "Train",
+    "Tuning",
     "Variant",
     "__version__",
 ]

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from headrace.errors import nearest
 
@@ -132,8 +132,8 @@ class File(Spec):
 
     @property
     def name(self) -> str:
-        """The original file name, under which a mirror holds it."""
-        return re.split("[/:]", self.url)[-1]
+        """The original file name, under which a mirror holds it; where the address doesn't end in it: `…?id=3#NAME`."""
+        return re.split("[/:#]", self.url)[-1]
 
 
 class Source(Spec):
@@ -146,8 +146,8 @@ class Source(Spec):
     """Folder of raw files → batches of examples for each split (`train` and `test`), always in the same order."""
     files: tuple[File, ...] = ()
     tfds: str | None = None
-    """A TensorFlow Datasets builder instead of files: `mnist`, `mnist:3.0.1`, `glue/sst2`. It is prepared by TFDS itself
-    in the raw folder."""
+    """A TensorFlow Datasets builder instead of files: `mnist`, `mnist:3.0.1`, `glue/sst2`. It is prepared by TFDS
+    itself in the raw folder."""
     twin: Twin | None = None
     """Folder and seed → raw files of the same format with made-up, learnable contents."""
     quarantine: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -173,9 +173,9 @@ class Records(Spec):
     """How records are kept. What is said here changes speed and size, never what is read back (JPEG excepted)."""
 
     images: Literal["raw", "png", "jpeg"] = "raw"
-    """How images and masks that `preprocess` gives as uint8 (height, width, channels) are stored: as they are, fastest to
-    read; or as PNG (a fraction of the size) or JPEG (smaller yet, and no longer exact; masks stay PNG), decoded when
-    they are read."""
+    """How images and masks that `preprocess` gives as uint8 (height, width, channels) are stored: as they are, fastest
+    to read; or as PNG (a fraction of the size) or JPEG (smaller yet, and no longer exact; masks stay PNG), decoded
+    when they are read."""
     compression: Literal["none", "gzip"] = "none"
     """Gzip is for archives: it makes writing 3 to 27 times slower, and a new order for each epoch needs all examples in
     memory."""
@@ -183,15 +183,101 @@ class Records(Spec):
     """A shard is closed when it holds this much: large enough to be read in one sweep, small enough to share out."""
 
 
-class EarlyStopping(Spec):
-    """Stop when a metric no longer improves (the rules of `keras.callbacks.EarlyStopping`)."""
+Named = str | dict[str, Any]
+"""Something of Keras or of the workload's `custom` by its name; with arguments: `{"name": "adam", "clipnorm": 1.0}`."""
+
+
+def _call(value: Any) -> Any:
+    """Refuse in one sentence what pydantic would refuse once for each type that it could be."""
+    if not isinstance(value, str) and not (isinstance(value, dict) and isinstance(value.get("name"), str)):
+        raise ValueError('expected a name, or a name and arguments as in {"name": "adam", "clipnorm": 1.0}')
+    return value
+
+
+def _loss(value: Any) -> Any:
+    if value is not None and not isinstance(value, str | dict):
+        raise ValueError("expected a name, a name and arguments, or a loss for each output by its name")
+    return value
+
+
+def _each_output(value: Any) -> Any:
+    if not isinstance(value, dict | list | tuple):
+        raise ValueError("expected a list of metrics, or one for each output by its name")
+    return value
+
+
+def _weights(value: Any) -> Any:
+    if value is not None and value != "balanced" and not isinstance(value, dict):
+        raise ValueError("expected `balanced`, or the weight of each class by its number")
+    return value
+
+
+Call = Annotated[Named, BeforeValidator(_call)]
+
+
+class Watch(Spec):
+    """A metric that is watched from epoch to epoch."""
 
     monitor: str = "val_loss"
+    mode: Literal["auto", "min", "max"] = "auto"
+    """Whether smaller or larger is better; `auto` knows it of Keras' metrics by their names."""
+    min_delta: Annotated[float, Field(ge=0)] = 0.0
+    """What counts as an improvement must be larger."""
+
+    @property
+    def sign(self) -> int:
+        """1 if smaller is better, -1 if larger is."""
+        rising = re.search(r"(^|_)(acc|auc|precision|recall|f1|fbeta|iou|r2|reward)", self.monitor)
+        return -1 if self.mode == "max" or (self.mode == "auto" and rising) else 1
+
+
+class EarlyStopping(Watch):
+    """Stop when a metric no longer improves (the rules of `keras.callbacks.EarlyStopping`)."""
+
     patience: Annotated[int, Field(ge=0)] = 10
     """Epochs without improvement before training stops."""
-    min_delta: Annotated[float, Field(ge=0)] = 0.0
-    mode: Literal["min", "max"] = "min"
+    start_from_epoch: Annotated[int, Field(ge=0)] = 0
+    """Epochs at the beginning that are not watched."""
     restore_best_weights: bool = True
+
+
+class ReduceLROnPlateau(Watch):
+    """Lower the learning rate when a metric no longer improves (the rules of `keras.callbacks.ReduceLROnPlateau`)."""
+
+    min_delta: Annotated[float, Field(ge=0)] = 1e-4
+    patience: Annotated[int, Field(ge=0)] = 10
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    cooldown: Annotated[int, Field(ge=0)] = 0
+    """Epochs after a reduction that are not watched."""
+    min_lr: Annotated[float, Field(ge=0)] = 0.0
+
+
+class ModelCheckpoint(Watch):
+    """Keep the weights of the best epoch beside the last (`keras.callbacks.ModelCheckpoint(save_best_only=True)`)."""
+
+    use: Literal["best", "last"] = "best"
+    """Which of them becomes `model.keras`, which is evaluated and exported; the other is kept as `last.keras` or
+    `best.keras`."""
+
+
+REFUSED = {
+    "parameter_server": "Keras 3 does not support it: `fit` fails, and hand-written loops hang",
+    "central_storage": "Keras 3 trains something else under it: a loss of 13.06 where all others give 11.51",
+}
+"""Strategies of `tf.distribute` that are not offered, and why."""
+
+
+def _origin(given: object) -> object:
+    """Refuse what names no place where weights could come from."""
+    if not isinstance(given, str) or not _ORIGIN.fullmatch(given):
+        raise ValueError(
+            "expected random, imagenet, file:PATH, variant:NAME or registry:LINE@VERSION, the version being blessed, "
+            "previous or a number"
+        )
+    return given
+
+
+_ORIGIN = re.compile(r"random|imagenet|file:.+|variant:[a-z][a-z0-9_]*|registry:[^@]+@(blessed|previous|[0-9]+)")
 
 
 class Train(Spec):
@@ -199,32 +285,106 @@ class Train(Spec):
 
     epochs: Annotated[int, Field(ge=1, le=1_000_000)]
     batch_size: Annotated[int, Field(ge=1, le=1_000_000)] = 32
-    optimizer: str = "rmsprop"
-    """Name of a Keras optimizer."""
+    drop_remainder: bool = False
+    """Leave a smaller last batch of an epoch out."""
+    optimizer: Call = "rmsprop"
+    """A Keras optimizer: `adam`, or with arguments (`clipnorm`, `weight_decay`, `gradient_accumulation_steps`, …)."""
     learning_rate: Annotated[float, Field(gt=0)] | None = None
     """Default: the optimizer's own."""
-    loss: str = "mse"
-    """Name of a Keras loss."""
-    metrics: tuple[str, ...] = ()
-    """Names of Keras metrics."""
+    schedule: Call | None = None
+    """One of Keras' schedules of the learning rate: `{"name": "exponential_decay", "decay_steps": 100, …}`. It begins
+    with `learning_rate`, unless its arguments say otherwise."""
+    loss: Annotated[Named | None, BeforeValidator(_loss)] = "mse"
+    """A Keras loss, or one for each output: `{"priority": "mse", "department": "categorical_crossentropy"}`; none for a
+    model that knows its own."""
+    loss_weights: dict[str, float] = {}
+    """How much the loss of each output counts; default: 1."""
+    metrics: Annotated[tuple[Call, ...] | dict[str, tuple[Call, ...]], BeforeValidator(_each_output)] = ()
+    """Keras metrics, or those of each output."""
+    class_weight: Annotated[
+        Literal["balanced"] | dict[int, Annotated[float, Field(ge=0)]] | None, BeforeValidator(_weights)
+    ] = None
+    """How much the examples of each class count in the loss; `balanced`: all classes the same in sum."""
     shuffle: bool = True
     """Draw a new order of the examples for each epoch, a pure function of seed and epoch."""
+    weights: dict[str, Annotated[str, BeforeValidator(_origin)]] = {}
+    """Path of a layer (`vgg16`, `encoder/block_1`; empty for the whole model) → where its weights come from that are
+    not drawn: `imagenet` for one of `headrace.backbones`; `variant:NAME` for what that variant of the workload has
+    trained; `registry:LINE@blessed` (or `previous`, or a number); `file:PATH`, of a model or of weights. Of a model,
+    the layer of the same path is taken."""
+    frozen: tuple[str, ...] = ()
+    """Layers that are not trained, with all within them, by patterns of their paths: `vgg16`, `vgg16/block[12]_*`.
+    Batch normalisation among them keeps its means and variances."""
+    unfrozen: tuple[str, ...] = ()
+    """Exceptions from `frozen`, by patterns: `vgg16/block5_*`. Batch normalisation stays frozen in any case."""
     validation_split: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the training split, its last examples, that is held out and watched."""
+    validation: Name | None = None
+    """Name of a split of the source that is watched instead (`validation`)."""
     early_stopping: EarlyStopping | None = None
-    strategy: Literal["auto", "default", "one_device", "mirrored"] = "auto"
-    """How `tf.distribute` spreads the work; `auto` mirrors over the accelerators, if there is more than one."""
+    reduce_lr: ReduceLROnPlateau | None = None
+    checkpoint: ModelCheckpoint | None = None
+    on_divergence: Literal["stop", "lower_rate"] = "stop"
+    """When the loss is no longer a finite number: stop, or go back to the last good state and on at a tenth of the
+    learning rate, three times at most."""
+    time_budget: Annotated[float, Field(gt=0)] | None = None
+    """Seconds of training after which it ends with what it has by then."""
+    sample_every: Annotated[int, Field(ge=1)] = 1
+    """Epochs between two calls of the workload's `sample`."""
+    feed: Literal["auto", "memory", "stream"] = "auto"
+    """Where batches come from: arrays in memory, or records read while training goes on; `auto`: memory where they fit.
+    Both give the same batches."""
+    precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
+    """Keras' dtype policy: what layers compute in. Weights are float32 in any case."""
+    seeds: Literal["off", "seeded", "strict"] = "seeded"
+    """`strict` also forbids every operation whose result may differ between runs on the same machine; `off` draws a new
+    seed for each training."""
+    strategy: Literal["auto", "default", "one_device", "mirrored", "multi_worker", "tpu"] = "auto"
+    """How `tf.distribute` spreads the work; `auto` takes a TPU, or mirrors over several accelerators, if there are any,
+    and joins the other workers where TF_CONFIG names them."""
+    steps_per_execution: Annotated[int, Field(ge=1)] | None = None
+    """Most steps between two looks of Python at the training; default: about a second's worth."""
     jit_compile: bool = False
     """Compile the epoch with XLA: faster for tiny dense networks and LSTMs, slower for convolutions on a CPU. Left out
     with several replicas and with batch normalisation. Layers of your own must treat each row by itself."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_no_strategy_that_fails(cls, data: Any) -> Any:
+        name = data.get("strategy") if isinstance(data, dict) else None
+        if name in REFUSED:
+            raise ValueError(f"strategy: {name}: {REFUSED[name]}; take mirrored or multi_worker")
+        return data
+
+    @property
+    def base(self) -> str | None:
+        """The variant whose trained weights this training begins with, if there is one."""
+        names = [source.partition(":")[2] for source in self.weights.values() if source.startswith("variant:")]
+        return names[0] if names else None
+
     @model_validator(mode="after")
-    def _early_stopping_needs_something_to_watch(self) -> Self:
-        watched = self.early_stopping
-        if watched and watched.monitor.startswith("val_") and not self.validation_split:
+    def _begins_with_one_variant(self) -> Self:
+        named = sorted({source for source in self.weights.values() if source.startswith("variant:")})
+        if len(named) > 1:
+            raise ValueError(f"weights can come from one other variant, not from {' and '.join(named)}")
+        if self.unfrozen and not self.frozen:
+            raise ValueError("unfrozen names exceptions from frozen, and nothing is frozen")
+        return self
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        watches = {"early_stopping": self.early_stopping, "reduce_lr": self.reduce_lr, "checkpoint": self.checkpoint}
+        blind = [name for name, watch in watches.items() if watch and watch.monitor.startswith("val_")]
+        if blind and not (self.validation_split or self.validation):
+            watch = watches[blind[0]]
             raise ValueError(
-                f"early_stopping watches `{watched.monitor}`, but nothing is held out: set validation_split above 0"
+                f"{blind[0]} watches `{watch.monitor if watch else ''}`, but nothing is held out: set validation_split "
+                "above 0, or validation to the name of a split"
             )
+        if self.validation_split and self.validation:
+            raise ValueError("set validation_split or validation, not both")
+        if self.schedule and (self.reduce_lr or self.on_divergence == "lower_rate"):
+            raise ValueError("the rate of a schedule can't be lowered by reduce_lr or on_divergence as well")
         return self
 
 
@@ -237,6 +397,151 @@ class CrossValidation(Spec):
     mode: Literal["min", "max"] = "min"
     choose_epochs: bool = True
     """Train the final model for as many epochs as the averaged, smoothed curve says; else for `train.epochs`."""
+    shuffle: bool = False
+    """Cut the folds from the examples in a drawn order, a function of seed and repeat; else consecutive blocks."""
+    repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often to draw the folds anew and train all of them: the score is the mean over all the models."""
+
+    @model_validator(mode="after")
+    def _repeats_differ(self) -> Self:
+        if self.repeats > 1 and not self.shuffle:
+            raise ValueError("repeated folds are all the same unless they are drawn: set shuffle")
+        return self
+
+
+Overrides = dict[str, Any]
+"""Dotted path of a setting → value, as after `--set`: `{"train.epochs": 8, "model.units": 16}`."""
+
+CellName = Annotated[str, Field(pattern=r"^[^/\n]{1,80}$")]
+
+
+class Grid(Spec):
+    """Several configurations of a workload, each a cell: variants, all combinations of some settings, or a list."""
+
+    description: str = ""
+    variant: Name | None = None
+    """What the cells of `axes` and `cells` start from; default: the workload's first variant."""
+    settings: Overrides = {}
+    """What all cells have in common."""
+    variants: tuple[Name, ...] = ()
+    """Variants that are cells as they are."""
+    axes: dict[str, tuple[Any, ...]] = {}
+    """Dotted path of a setting → its values; every combination is a cell."""
+    cells: dict[CellName, Overrides] = {}
+    """Name → settings, where the combinations of axes would be too many or too few."""
+    seeds: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often each cell is trained, each time with the next seed."""
+
+
+class Finding(Spec):
+    """What a study is expected to find: bounds on the value of a cell, or that a cell is better than another."""
+
+    cell: CellName | None = None
+    """Default: the best cell."""
+    at_least: float | None = None
+    at_most: float | None = None
+    beats: CellName | None = None
+    """A cell that has a worse value, on average over the seeds."""
+    book: float | None = None
+    source: str = ""
+    """Where the figure, or the claim, stands."""
+
+    @model_validator(mode="after")
+    def _claims_something(self) -> Self:
+        if self.at_least is None and self.at_most is None and self.beats is None:
+            raise ValueError("a finding needs a bound or another cell: at_least, at_most, beats")
+        if self.beats is not None and self.cell is None:
+            raise ValueError("a finding with `beats` needs the cell that is better")
+        return self
+
+
+class Study(Grid):
+    """Cells to be compared, trained alike and ranked by one metric."""
+
+    on: Literal["test", "validation", "cross_validation"] = "test"
+    """Where the metric is measured. `test`: as `evaluate` does, a table of results rather than a way to choose.
+    `validation`: in the best epoch on what `train.validation_split` holds out. `cross_validation`: its mean."""
+    metric: str | None = None
+    """Default: the task's own, `val_loss`, or that of the cross-validation."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    """Whether smaller or larger is better; `auto` knows it of the task's metrics, and of Keras' by their names."""
+    findings: tuple[Finding, ...] = ()
+
+    @model_validator(mode="after")
+    def _compares_something(self) -> Self:
+        if not (self.variants or self.axes or self.cells):
+            raise ValueError("a study needs something to compare: variants, axes or cells")
+        return self
+
+
+class Choice(Spec):
+    """One of these values."""
+
+    values: Annotated[tuple[bool | int | float | str, ...], Field(min_length=1)]
+    ordered: bool | None = None
+    """Whether values that stand side by side are alike; default: for numbers."""
+
+
+class Int(Spec):
+    """A whole number from low to high, both included."""
+
+    low: int
+    high: int
+    step: Annotated[int, Field(ge=1)] | None = None
+    """With logarithmic sampling the factor between neighbours."""
+    sampling: Literal["linear", "log"] = "linear"
+
+
+class Float(Spec):
+    """A number from low to high."""
+
+    low: float
+    high: float
+    step: Annotated[float, Field(gt=0)] | None = None
+    """With logarithmic sampling the factor between neighbours."""
+    sampling: Literal["linear", "log"] = "linear"
+
+
+class Tuning(Spec):
+    """A search for settings by KerasTuner, judged on held-out training examples; the test split is seen at the end.
+
+    Then, as Chollet 13.1.1 does it: the best settings are trained again to find their best epoch, then on all training
+    examples for a little longer, and tested, one by one and averaged.
+    """
+
+    description: str = ""
+    variant: Name | None = None
+    """What every trial starts from; default: the workload's first variant."""
+    settings: Overrides = {}
+    """What all trials have in common: `train.validation_split`, `train.early_stopping`, …"""
+    space: Annotated[dict[str, Choice | Int | Float], Field(min_length=1)]
+    """Dotted path of a setting → the values it may take."""
+    tuner: Literal["random", "grid", "bayesian", "hyperband"] = "random"
+    """`bayesian` needs scikit-learn. `hyperband` takes `train.epochs` for the longest training."""
+    objective: str = "val_loss"
+    """A metric of the history, taken in its best epoch."""
+    mode: Literal["auto", "min", "max"] = "auto"
+    max_trials: Annotated[int, Field(ge=1)] | None = None
+    """Default: 10; the whole space for `grid`, what its brackets hold for `hyperband`."""
+    executions: Annotated[int, Field(ge=1, le=100)] = 1
+    """Trainings of one trial, each with the next seed; the objective is their mean."""
+    top: Annotated[int, Field(ge=1, le=100)] = 1
+    """How many of the best settings are trained to the end."""
+    patience: Annotated[int, Field(ge=1)] = 10
+    """Epochs without a better `val_loss` that end the search for the best epoch."""
+    stretch: Annotated[float, Field(ge=1)] = 1.2
+    """Epochs on all training examples, as a multiple of the best epoch."""
+
+
+class Ensemble(Grid):
+    """The average of what several models answer; its members are the cells, with each of the seeds."""
+
+    weights: Literal["equal", "searched"] = "equal"
+    """`searched`: those that are best on the held-out training examples, which needs a `train.validation_split`."""
+    power: Annotated[float, Field(gt=0)] = 1.0
+    """Answers are raised to this power before they are averaged: above 1 confident members count more."""
+    metric: str | None = None
+    """A metric of the task, by which weights are searched; default: the task's own."""
 
 
 class Promise(Spec):
@@ -315,12 +620,36 @@ class Pipeline(Spec):
     sources: dict[Name, Source]
     """The first one is the default."""
     preprocess: Callable[..., Any]
-    """Statistics of the training split → function from a batch of features to a batch of records."""
+    """Statistics of the training split (and what `learn` gave) → function from a batch of features to a batch of
+    records. It must treat each example by itself, and run as TensorFlow's graph: it serves as well."""
+    learn: Callable[..., Any] | None = None
+    """What statistics can't tell, such as a vocabulary: batches of the training split (to be gone through any number of
+    times) and its statistics → arrays by name, which `preprocess` gets as its second argument."""
     records: Records = Records()
     model: Callable[..., Any]
-    """Features of the records (and the variant's `model` arguments) → Keras model, not compiled."""
+    """Features of the records (and the variant's `model` arguments) → Keras model, not compiled, but every part of it
+    built. A `train_step` of its own is used as it is."""
+    compile: Callable[..., None] | None = None
+    """Model and `Train` → nothing: compiles a model that has several optimizers or losses of its own. Default: by what
+    `Train` says."""
+    loop: Callable[..., Any] | None = None
+    """`headrace.loops.Start` → `headrace.loops.Loop`: training by hand, for what no Keras model does by itself."""
+    keep: Callable[..., Mapping[str, Any]] | None = None
+    """Trained model → the Keras models to be saved: `model` (evaluated and exported) and others by their names.
+    Default: the model itself."""
+    sample: Callable[..., Mapping[str, Any]] | None = None
+    """Model and `headrace.journals.Moment` → images (height, width, channels) and texts by name, after each epoch."""
+    custom: dict[str, Any] = {}
+    """Losses, metrics, optimizers and layers of the workload's own by the names that `Train` and saved models call
+    them."""
     variants: dict[Name, Variant]
     """The first one is the default."""
+    studies: dict[Name, Study] = {}
+    """Configurations to be compared, for `headrace study`."""
+    tunings: dict[Name, Tuning] = {}
+    """Spaces of settings to be searched, for `headrace tune`."""
+    ensembles: dict[Name, Ensemble] = {}
+    """Models to be averaged, for `headrace ensemble`."""
     smoke: dict[str, Any] = {}
     """Overrides that make any variant run in seconds: `{"train.epochs": 20}`."""
 

@@ -1,4 +1,4 @@
-"""Train a model under a strategy, with early stopping, checkpoints, TensorBoard and a metrics log; resumed exactly.
+"""Train a model under a strategy, with callbacks, checkpoints, TensorBoard and a metrics log; resumed exactly.
 
 A training that is killed goes on from its last checkpoint when the same command is given again, and ends with the same
 weights, bit for bit, as one that was left alone: the order of the examples is a pure function of seed and epoch, and a
@@ -11,18 +11,16 @@ import json
 import logging
 import re
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace import fingerprints
+from headrace import borrowing, fingerprints, transferring
 from headrace.artifacts import Artifact, write_json
-from headrace.console import progress
-from headrace.errors import ConfigError, Diverged, StageFailed
+from headrace.cross_validating import held_out
+from headrace.errors import ConfigError, StageFailed
 from headrace.jobs import Job
 from headrace.spec import Train
 from headrace.stages import Room, stage
@@ -30,22 +28,33 @@ from headrace.stages import Room, stage
 if TYPE_CHECKING:
     import keras
     import numpy as np
-    import tensorflow as tf
 
-    from headrace.epochs import Program, Split
+    from headrace.driving import Course, Outcome, Sampler
+    from headrace.epochs import Advance, Program
+    from headrace.feeding import Memory, Split, Stream
+    from headrace.journals import Journal
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_SECONDS = 1.0
-"""How much work a killed training loses at most, unless one epoch takes longer."""
+
+def _facts(job: Job) -> dict[str, Any]:
+    """What a training depends on beside settings, functions and records."""
+    code = [fingerprints.function_code(item) for item in job.pipeline.custom.values()]
+    weights = borrowing.origins(job.settings.train)
+    return {
+        "seed": job.seed,
+        **({"custom": fingerprints.digest(code)} if code else {}),
+        **({"weights": weights} if weights else {}),
+    }
 
 
 @stage(
     settings=("train", "model"),
-    functions=("model",),
+    functions=("model", "compile", "loop", "keep", "sample"),
     versions=("tensorflow", "keras", "numpy"),
     volatile=("training.json", "metrics.jsonl", "logs/*"),
-    facts=lambda job: {"seed": job.seed},
+    facts=_facts,
+    tensorflow=True,
 )
 def train(
     job: Job,
@@ -54,7 +63,9 @@ def train(
     *,
     fold: int | None = None,
     folds: int | None = None,
+    repeat: int | None = None,
     chosen: Artifact | None = None,
+    start: Artifact | None = None,
 ) -> None:
     """Train one model: on the whole training split, or on all folds but one.
 
@@ -64,89 +75,225 @@ def train(
         records: Output of `preprocess`.
         fold: The fold (from 1) that is held out and watched; None to train on everything.
         folds: How many folds there are.
+        repeat: The repeat (from 1) of a cross-validation whose folds are drawn; None for consecutive blocks.
         chosen: Output of `cross_validate`, whose number of epochs is taken if the settings say so.
+        start: Output of this stage for the variant whose weights this training begins with, if the settings name one.
 
     Raises:
         Diverged: The loss became infinite or no number.
-        ConfigError: A name of a loss, metric or optimizer is unknown to Keras, or early stopping has nothing to watch.
+        ConfigError: A name of a loss, metric or optimizer means nothing, or a callback has nothing to watch.
     """
+    from headrace.strategies import choose
+
     settings = job.settings.train
+    # The first thing of all: other workers can be joined only by a process that has computed nothing yet.
+    choose(settings.strategy)
     protocol = job.settings.cross_validation
     epochs = settings.epochs
     if chosen and protocol and protocol.choose_epochs:
         epochs = int(chosen.json("cross_validation.json")["best_epoch"])
-    learn, held = _splits(records, settings, fold, folds)
-    seed = node_seed(job.seed, fold)
-    with _quiet_keras(), _program(job, records, settings, learn, seed) as (program, fresh):
-        outcome = _fit(program, learn, held, seed, epochs, room)
-        for variable, value in zip(fresh.variables, program.weights(), strict=True):
-            variable.assign(value)
-        save_model(fresh, room.output / "model.keras")
-        best = program.best_epoch
+    seed = _seed(settings, node_seed(job.seed, fold, repeat), room)
+    feed = _feed(records, settings, fold, folds, repeat, job.seed, seed, epochs)
+    with _quiet_keras(), _strictness(settings, seed):
+        if job.pipeline.loop:
+            outcome, facts = _by_hand(job, room, records, feed, seed, epochs, start)
+        else:
+            outcome, facts = _compiled(job, room, records, feed, seed, epochs, start)
     write_json(
         room.output / "history.json",
         {
-            "epochs": outcome.done,
+            "epochs": outcome.epochs,
             "metrics": outcome.history,
-            "stopped": "early stopping" if outcome.stopped else None,
-            "best_epoch": best,
+            "stopped": outcome.stopped,
+            "best_epoch": facts.pop("best_epoch"),
+            **({"lowered": outcome.lowered} if outcome.lowered else {}),
         },
     )
     write_json(
         room.output / "training.json",
         {
+            "workload": job.workload,
+            "custom": sorted(job.pipeline.custom),
             "seconds": round(outcome.seconds, 3),
-            "strategy": type(program.strategy).__name__,
-            "replicas": program.replicas,
-            "parameters": fresh.count_params(),
-            "examples": len(learn),
-            "steps": outcome.done * -(-len(learn) // settings.batch_size),
-            "resumed_from_epoch": outcome.resumed,
+            **facts,
+            "examples": feed.examples,
+            "steps": outcome.steps,
+            "seed": seed,
+            "resumed_from_epoch": outcome.resumed[0],
+            "resumed_from_step": outcome.resumed[1],
+            "checkpoints": outcome.checkpoints,
+            "threads": _threads(),
         },
     )
 
 
-def node_seed(seed: int, fold: int | None) -> int:
+def node_seed(seed: int, fold: int | None, repeat: int | None = None) -> int:
     """The seed of one training: the job's own for the final fit, and another one for each fold."""
     import numpy as np
 
-    return seed if fold is None else int(np.random.SeedSequence([seed, fold]).generate_state(1)[0] % 2**31)
+    if fold is None:
+        return seed
+    parts = [seed, fold] if repeat is None else [seed, fold, repeat]
+    return int(np.random.SeedSequence(parts).generate_state(1)[0] % 2**31)
 
 
-@lru_cache(maxsize=1)
-def _training_split(records: Artifact) -> Split:
-    """The examples of the training split in memory, read once for all folds."""
-    from headrace.epochs import Split
-    from headrace.inputs import arrays, read_info
+def _seed(settings: Train, seed: int, room: Room) -> int:
+    """The seed, or one that is drawn and kept for the next attempt."""
+    if settings.seeds != "off":
+        return seed
+    import secrets
+
+    path = room.scratch / "seed.json"
+    if not path.is_file():
+        write_json(path, secrets.randbelow(2**31))
+    return int(json.loads(path.read_text()))
+
+
+@contextmanager
+def _strictness(settings: Train, seed: int) -> Iterator[None]:
+    """Forbid what may differ between runs, for the time of the training, if it is to be strict."""
+    if settings.seeds != "strict":
+        yield
+        return
+    import keras
+    import tensorflow as tf
+    from tensorflow.python.framework.config import disable_op_determinism
+
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+    try:
+        yield
+    finally:
+        disable_op_determinism()
+
+
+def _threads() -> dict[str, int]:
+    """How many threads compute: with another number sums are taken in another order."""
+    import os
+
+    import tensorflow as tf
+
+    return {"intra_op": tf.config.threading.get_intra_op_parallelism_threads(), "cores": os.cpu_count() or 1}
+
+
+# -------------------------------------------------------------------------------------------------- feeds
+
+
+def _feed(
+    records: Artifact,
+    settings: Train,
+    fold: int | None,
+    folds: int | None,
+    repeat: int | None,
+    job_seed: int,
+    seed: int,
+    epochs: int,
+) -> Memory | Stream:
+    """Where the batches come from."""
+    from headrace.feeding import Memory, Stream
+    from headrace.inputs import fits_in_memory, read_info
 
     info = read_info(records.path)
-    values = arrays(records.path, "train")
-    inputs, targets = ({name: values[name] for name in info.named(role)} for role in ("input", "target"))
-    return Split(inputs, targets)
+    watched = settings.validation if fold is None else None
+    if watched and watched not in info.examples:
+        raise ConfigError(
+            f"train.validation: the records have no split `{watched}`.", expected=", ".join(sorted(info.examples))
+        )
+    splits = ["train", *([watched] if watched else [])]
+    if settings.feed == "memory" or (settings.feed == "auto" and fits_in_memory(info, splits)):
+        learn, held = _splits(records, settings, fold, folds, repeat, job_seed)
+        return Memory(learn, held, seed)
+    if fold is not None or settings.validation_split:
+        raise ConfigError(
+            "Examples that are read from records while training goes on can't be cut in two.",
+            expected="a split of its own: let `read` give `validation`, and set train.validation to it",
+            received="folds" if fold is not None else f"train.validation_split {settings.validation_split:g}",
+            remedy="or set train.feed to memory, if the examples fit",
+        )
+    return Stream(
+        records.path,
+        watched,
+        seed,
+        settings.batch_size,
+        epochs,
+        settings.shuffle,
+        settings.drop_remainder,
+        _worker(settings),
+    )
 
 
-def _splits(records: Artifact, settings: Train, fold: int | None, folds: int | None) -> tuple[Split, Split | None]:
-    """The examples to learn from and those held out: a fold, the tail of the split, or none."""
-    import numpy as np
+@lru_cache(maxsize=2)
+def _split(records: Artifact, name: str) -> Split:
+    """The examples of a split in memory, read once for all folds."""
+    from headrace.feeding import Split
+    from headrace.inputs import arrays, read_info
 
-    whole = _training_split(records)
+    return Split.of(arrays(records.path, name), read_info(records.path))
+
+
+def _splits(
+    records: Artifact, settings: Train, fold: int | None, folds: int | None, repeat: int | None, seed: int
+) -> tuple[Split, Split | None]:
+    """The examples to learn from and those held out: a fold, the tail of the split, another split, or none."""
+    whole = _split(records, "train")
     if fold is not None and folds is not None:
-        size = len(whole) // folds
-        if not size:
-            raise ConfigError(
-                f"The training split can't be cut into {folds} folds.",
-                expected=f"at least {folds} examples",
-                received=len(whole),
-                remedy="set cross_validation.folds to a smaller number",
-            )
-        # Consecutive blocks, as the book cuts them; what is left over by the division is always learned from.
-        inside = np.zeros(len(whole), bool)
-        inside[(fold - 1) * size : fold * size] = True
+        inside = held_out(len(whole), fold, folds, repeat, seed)
         return whole.take(~inside), whole.take(inside)
+    if settings.validation:
+        return whole, _split(records, settings.validation)
     if settings.validation_split:
         cut = int(len(whole) * (1 - settings.validation_split))
         return whole.take(slice(0, cut)), whole.take(slice(cut, None))
     return whole, None
+
+
+def _class_weights(feed: Memory | Stream, settings: Train) -> np.ndarray[Any, Any] | None:
+    """How much the examples of each class count in the loss.
+
+    Raises:
+        ConfigError: There is more than one target, or it holds no class numbers.
+    """
+    import numpy as np
+
+    wanted = settings.class_weight
+    if wanted is None:
+        return None
+    counts = _class_counts(feed)
+    if wanted == "balanced":
+        return (counts.sum() / np.maximum(counts, 1) / max(np.count_nonzero(counts), 1)).astype(np.float32)
+    unknown = sorted(number for number in wanted if not 0 <= number < len(counts))
+    if unknown:
+        raise ConfigError(
+            f"train.class_weight: there is no class {', '.join(map(str, unknown))}.", expected=f"0 to {len(counts) - 1}"
+        )
+    return np.array([wanted.get(number, 1.0) for number in range(len(counts))], np.float32)
+
+
+def _class_counts(feed: Memory | Stream) -> np.ndarray[Any, Any]:
+    import numpy as np
+
+    from headrace.feeding import Memory
+    from headrace.inputs import dataset
+
+    def numbers(targets: Mapping[str, Any]) -> Any:
+        if len(targets) != 1:
+            raise ConfigError("train.class_weight needs one target.", received=", ".join(targets) or "none")
+        (values,) = (np.asarray(value) for value in targets.values())
+        if values.ndim > 1 and values.shape[-1] > 1:
+            return values.argmax(-1).reshape(-1)
+        if (values != values.astype(np.int64)).any() or (values < 0).any():
+            raise ConfigError("train.class_weight needs a target that holds numbers of classes.", received=values[:3])
+        return values.reshape(-1).astype(np.int64)
+
+    if isinstance(feed, Memory):
+        return np.bincount(numbers(feed.train.targets))
+    names = feed.info.named("target")
+    counts = np.zeros(0, np.int64)
+    for batch in dataset(feed.folder, "train", 8192):
+        found = np.bincount(numbers({name: batch[name] for name in names}), minlength=len(counts))
+        found[: len(counts)] += counts
+        counts = found
+    return counts
 
 
 # ----------------------------------------------------------------------------------------------- programs
@@ -155,53 +302,96 @@ _programs: dict[str, Program] = {}
 _programs_lock = threading.Lock()
 
 
+def _built(job: Job, records: Artifact, seed: int, scope: Any) -> keras.Model:
+    """The workload's model with initial weights of this seed."""
+    import contextlib
+
+    import keras
+
+    from headrace.compiling import precision
+    from headrace.inputs import read_info
+
+    features = read_info(records.path).named("input")
+    # Names of layers count up in a process; the model of the fourth fold must be called as in a fresh process.
+    keras.backend.clear_session(free_memory=False)
+    keras.utils.set_random_seed(seed)
+    try:
+        with scope or contextlib.nullcontext(), precision(job.settings.train.precision):
+            return job.pipeline.model(features, **job.settings.model)
+    except Exception as error:
+        raise StageFailed(
+            f"`model` of {job.workload} can't be built.",
+            received=f"{type(error).__name__}: {error}".splitlines()[0],
+            remedy=f"see `model` in pipelines/{job.workload}.py, and model.* in `headrace show {job.workload}`",
+        ) from error
+
+
 @contextmanager
 def _program(
-    job: Job, records: Artifact, settings: Train, sample: Split, seed: int
+    job: Job, room: Room, records: Artifact, feed: Memory | Stream, seed: int, start: Artifact | None
 ) -> Iterator[tuple[Program, keras.Model]]:
     """A program at the initial state of this seed, and an untrained copy of its model to be saved in the end.
 
     Tracing costs more than training a small network. A program is kept for the next training that differs from this
     one in data and seed only, such as the next fold; while it is in use nobody else gets it.
     """
-    import keras
-
     from headrace.epochs import Program
-    from headrace.inputs import read_info
+    from headrace.feeding import Stream
     from headrace.strategies import choose
 
-    def build(scope: Any) -> keras.Model:
-        # Names of layers count up in a process; the model of the fourth fold must be called as in a fresh process.
-        keras.backend.clear_session(free_memory=False)
-        keras.utils.set_random_seed(seed)
-        try:
-            with scope:
-                return job.pipeline.model(features, **job.settings.model)
-        except Exception as error:
-            raise StageFailed(
-                f"`model` of {job.workload} can't be built.",
-                received=f"{type(error).__name__}: {error}".splitlines()[0],
-                remedy=f"see `model` in pipelines/{job.workload}.py, and model.* in `headrace show {job.workload}`",
-            ) from error
-
-    features = read_info(records.path).named("input")
+    settings = job.settings.train
+    streamed = isinstance(feed, Stream)
+    sample = feed.sample(settings.batch_size) if isinstance(feed, Stream) else feed.train
+    weights = _class_weights(feed, settings)
     traits = settings.model_dump(mode="json", exclude={"epochs"})
+    functions = [job.pipeline.model, job.pipeline.compile, *job.pipeline.custom.values()]
     key = fingerprints.digest(
-        [records.digest, traits, job.settings.model, fingerprints.function_code(job.pipeline.model)]
+        [
+            records.digest,
+            traits,
+            streamed,
+            None if weights is None else weights.tolist(),
+            job.settings.model,
+            [fingerprints.function_code(function) for function in functions if function],
+        ]
     )
     with _programs_lock:
         program = _programs.pop(key, None)
-    fresh = build(choose("default").scope())
+    fresh = _built(job, records, seed, None)
+    _call_once(fresh, sample)
+    _begin(fresh, settings, room, start)
     if program is None:
         strategy = choose(settings.strategy)
+        model = _built(job, records, seed, strategy.scope())
+        if settings.frozen:
+            with strategy.scope():
+                _call_once(model, sample)
+            transferring.freeze(model, settings)
         try:
-            program = Program(build(strategy.scope()), settings, strategy, sample)
+            program = Program(
+                model,
+                settings,
+                strategy,
+                sample,
+                custom=job.pipeline.custom,
+                own_compile=job.pipeline.compile,
+                class_weights=weights,
+                streamed=streamed,
+                worker=_worker(settings),
+            )
         except ValueError as error:
             raise ConfigError(
                 f"Keras does not accept the training settings of {job.title}.",
                 received=str(error).splitlines()[0],
                 remedy="see train.optimizer, train.loss and train.metrics in `headrace show`",
             ) from error
+    if len(program.model.variables) != len(fresh.variables):
+        raise StageFailed(
+            f"`model` of {job.workload} leaves parts of its model unbuilt, which can't be saved.",
+            expected=f"{len(program.model.variables)} variables, as the training has them",
+            received=len(fresh.variables),
+            remedy="build them in `model`: keras.Input in a Sequential, or one call of the layer",
+        )
     program.restart([variable.numpy() for variable in fresh.variables])
     yield program, fresh
     # A failed training drops its program: nobody knows in what state it is.
@@ -211,118 +401,195 @@ def _program(
         _programs[key] = program
 
 
-# ------------------------------------------------------------------------------------------------ the fit
+def _call_once(model: keras.Model, sample: Split) -> None:
+    """Let a subclassed model create its weights, as it will when it is trained."""
+    if not model.built:
+        from headrace.epochs import first_call
+
+        first_call(model, sample)
 
 
-@dataclass
-class _Outcome:
-    done: int
-    history: dict[str, list[float]]
-    stopped: bool
-    resumed: int
-    seconds: float
+def _begin(model: keras.Model, settings: Train, room: Room, start: Artifact | None) -> None:
+    """Freeze what is to stay as it is, and load the weights that are not drawn."""
+    if settings.frozen:
+        transferring.freeze(model, settings)
+    if settings.weights:
+        write_json(room.output / "weights.json", transferring.load(model, settings, start))
 
 
-def _fit(program: Program, learn: Split, held: Split | None, seed: int, epochs: int, room: Room) -> _Outcome:
-    """Train in chunks of epochs, each followed by a checkpoint, a line for each epoch, and progress."""
+def _compiled(
+    job: Job,
+    room: Room,
+    records: Artifact,
+    feed: Memory | Stream,
+    seed: int,
+    epochs: int,
+    start: Artifact | None,
+) -> tuple[Outcome, dict[str, Any]]:
+    """Train the workload's Keras model, and save what it leaves."""
+    with _program(job, room, records, feed, seed, start) as (program, fresh):
+        program.prepare(feed)
+        course = _Fit(program, feed)
+        outcome = _driven(job, room, course, epochs, _sampler(job, program.model, feed, records, seed), fresh)
+        for name, values in program.finals().items():
+            for variable, value in zip(fresh.variables, values, strict=True):
+                variable.assign(value)
+            _save(job, room, fresh, name)
+        facts = {
+            "strategy": type(program.strategy).__name__,
+            "replicas": program.replicas,
+            "parameters": fresh.count_params(),
+            "feed": type(feed).__name__.lower(),
+            "best_epoch": program.best_epoch,
+        }
+        if facts["feed"] == "stream":
+            facts["share of time spent waiting for input"] = round(float(program.waited.numpy()) / outcome.seconds, 4)
+        return outcome, facts
+
+
+def _driven(
+    job: Job, room: Room, course: Course, epochs: int, sampler: Sampler | None, drawn: keras.Model | None
+) -> Outcome:
+    """Drive a course to its end, together with the other workers if there are any."""
+    from headrace.driving import deserted, drive
+    from headrace.journals import Journal
+    from headrace.strategies import choose, from_chief
+
+    settings = job.settings.train
+    number, workers = _worker(settings)
+    journal = Journal(room.output, drawn)
+    try:
+        if workers == 1:
+            return drive(course, settings, epochs, room, journal, sampler=sampler)
+        strategy = choose(settings.strategy)
+        return drive(
+            course,
+            settings,
+            epochs,
+            room,
+            journal,
+            sampler=sampler,
+            told=lambda message: from_chief(strategy, message),
+            chief=number == 0,
+        )
+    except Exception as error:
+        trouble = deserted(error) if workers > 1 else None
+        if trouble:
+            raise trouble from error
+        raise
+    finally:
+        journal.close()
+
+
+def _worker(settings: Train) -> tuple[int, int]:
+    """The number of this process, and how many train together."""
+    from headrace.strategies import worker
+
+    return worker() if settings.strategy in ("auto", "multi_worker") else (0, 1)
+
+
+def _by_hand(
+    job: Job,
+    room: Room,
+    records: Artifact,
+    feed: Memory | Stream,
+    seed: int,
+    epochs: int,
+    start: Artifact | None,
+) -> tuple[Outcome, dict[str, Any]]:
+    """Train by the workload's own loop, and save what it leaves."""
     import numpy as np
 
-    from headrace import checkpoints
+    from headrace.feeding import Stream
+    from headrace.inputs import read_info
+    from headrace.loops import ByHand, Start
 
-    history: dict[str, list[float]] = {}
-    done = 0
-    found = checkpoints.newest(room.scratch)
-    if found:
-        program.restore(found.state)
-        history, done = found.history, found.epoch
-        log.info("%s: going on after epoch %d of %d", room.node, done, epochs)
-    resumed = done
-    journal = Journal(room.output)
-    journal.write(history, 0, done)
-    begun = time.perf_counter()
-    pace = 1  # epochs to do at once
-    with progress(room.node, epochs) as advance:
-        while done < epochs and not program.stopped:
-            started = time.perf_counter()
-            count = min(pace, epochs - done, program.chunk(len(learn)))
-            rows = program.run(learn, held, seed, done, count)
-            if not np.isfinite(rows[:, 0]).all():
-                raise _diverged(rows, done, settings=program.settings)
-            for name, values in zip(program.names, rows.T, strict=True):
-                history.setdefault(name, []).extend(float(value) for value in values)
-            journal.write(history, done, done + len(rows))
-            done += len(rows)
-            spent = time.perf_counter() - started
-            if done < epochs:
-                checkpoints.save(room.scratch, checkpoints.Checkpoint(done, program.state, history))
-            # The first chunk holds the tracing, so that its pace says nothing yet.
-            pace = 10 if pace == 1 else max(1, int(len(rows) * min(CHECKPOINT_SECONDS / spent, 10)))
-            advance(done, "  ".join(f"{name} {values[-1]:.4g}" for name, values in history.items()))
-    journal.close()
-    return _Outcome(done, history, program.stopped, resumed, time.perf_counter() - begun)
+    if isinstance(feed, Stream):
+        raise ConfigError("A loop written by hand gets its examples in memory.", remedy="set train.feed to memory")
+    make = job.pipeline.loop
+    assert make is not None  # noqa: S101 (called for such workloads only)
+    features = read_info(records.path).features
+    model = _built(job, records, seed, None)
+    _begin(model, job.settings.train, room, start)
+    loop = make(Start(model, feed.train, feed.held, features, job.settings.train, seed))
+    course = ByHand(loop, job.settings.train)
+    outcome = _driven(job, room, course, epochs, _sampler(job, loop.model, feed, records, seed), loop.model)
+    if loop.model is not None:
+        _save(job, room, loop.model, "model")
+    results = loop.results()
+    if results:
+        np.savez(room.output / "results.npz", **results)
+    return outcome, {
+        "strategy": "by hand",
+        "replicas": 1,
+        "parameters": loop.model.count_params() if loop.model is not None else 0,
+        "feed": "memory",
+        "best_epoch": course.watchers.best_epoch,
+    }
 
 
-def _diverged(rows: np.ndarray[Any, Any], done: int, settings: Train) -> Diverged:
-    import numpy as np
+def _save(job: Job, room: Room, model: keras.Model, name: str) -> None:
+    """Save a model, or the parts that the workload keeps of it, beside each other."""
+    parts = job.pipeline.keep(model) if job.pipeline.keep else {"model": model}
+    if "model" not in parts:
+        raise StageFailed(
+            f"`keep` of {job.workload} names no `model`, which is evaluated and exported.",
+            received=", ".join(parts) or "nothing",
+        )
+    for part, kept in parts.items():
+        label = name if part == "model" else part if name == "model" else f"{name}-{part}"
+        save_model(kept, room.output / f"{label}.keras")
 
-    epoch = done + int(np.argmin(np.isfinite(rows[:, 0]))) + 1
-    rate = f" (now {settings.learning_rate:g})" if settings.learning_rate else ""
-    return Diverged(
-        f"The loss is {rows[-1, 0]} in epoch {epoch}.",
-        expected="a finite number",
-        received=f"optimizer {settings.optimizer}, loss {settings.loss}",
-        remedy=f"lower train.learning_rate{rate}, or look for extreme values in the data",
-    )
+
+def _sampler(job: Job, model: Any, feed: Memory | Stream, records: Artifact, seed: int) -> Sampler | None:
+    """Calls the workload's `sample` after an epoch, and leaves the model as it was."""
+    if job.pipeline.sample is None:
+        return None
+    from headrace.feeding import Memory
+    from headrace.inputs import read_info
+    from headrace.journals import Moment
+
+    make = job.pipeline.sample
+    split = feed.train if isinstance(feed, Memory) else feed.sample(16)
+    first = split.take(slice(0, 16))
+    features = read_info(records.path).features
+
+    def sample(journal: Journal, epoch: int) -> None:
+        # What draws random numbers must draw the same in the next epoch as if nobody had looked.
+        variables = model.non_trainable_variables if model is not None else []
+        kept = [(variable, variable.numpy()) for variable in variables]
+        found = make(model, Moment(epoch, (seed + epoch) % 2**31, {**first.inputs, **first.targets}, features))
+        for variable, value in kept:
+            variable.assign(value)
+        journal.samples(found, epoch)
+
+    return sample
 
 
-class Journal:
-    """What a training writes for people while it goes on: `metrics.jsonl`, and TensorBoard's logs.
+class _Fit:
+    """A program on a feed."""
 
-    Args:
-        folder: Where `metrics.jsonl` and `logs/` go.
-    """
+    def __init__(self, program: Program, feed: Memory | Stream) -> None:
+        self._program = program
+        self._feed = feed
+        self.per_epoch = program.steps(feed.examples)
+        self.names = program.names
+        self.losses = program.losses
+        self.lower_rate = program.lower_rate
+        self.restore = program.restore
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._lines = (folder / "metrics.jsonl").open("a")
-        self._events: dict[str, tf.io.TFRecordWriter] = {}
+    @property
+    def stopped(self) -> bool:
+        """Whether early stopping has ended it."""
+        return self._program.stopped
 
-    def write(self, history: Mapping[str, list[float]], first: int, last: int) -> None:
-        """Write the epochs from `first` (counted from 0) to before `last`."""
-        from tensorflow.core.framework.summary_pb2 import Summary
+    def state(self) -> list[np.ndarray[Any, Any]]:
+        """Every value that the next step depends on."""
+        return self._program.state
 
-        for epoch in range(first, last):
-            row = {name: values[epoch] for name, values in history.items()}
-            self._lines.write(json.dumps({"epoch": epoch + 1, "time": round(time.time(), 3), **row}) + "\n")
-            # The tags and folders of `keras.callbacks.TensorBoard`, so that both can be laid over each other.
-            for side, prefix in (("train", ""), ("validation", "val_")):
-                values = [
-                    Summary.Value(tag=f"epoch_{name.removeprefix('val_')}", simple_value=value)
-                    for name, value in row.items()
-                    if name.startswith("val_") == bool(prefix)
-                ]
-                if values:
-                    self._event(side, step=epoch, summary=Summary(value=values))
-        self._lines.flush()
-        for writer in self._events.values():
-            writer.flush()
-
-    def _event(self, side: str, **fields: Any) -> None:
-        import tensorflow as tf
-        from tensorflow.core.util.event_pb2 import Event
-
-        if side not in self._events:
-            (self._folder / "logs" / side).mkdir(parents=True)
-            path = self._folder / "logs" / side / f"events.out.tfevents.{int(time.time())}.headrace"
-            self._events[side] = tf.io.TFRecordWriter(str(path))
-            self._events[side].write(Event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
-        self._events[side].write(Event(wall_time=time.time(), **fields).SerializeToString())
-
-    def close(self) -> None:
-        """Finish the files."""
-        self._lines.close()
-        for writer in self._events.values():
-            writer.close()
+    def advance(self, epoch: int, step: int, steps: int) -> Advance:
+        """Do some steps."""
+        return self._program.advance(self._feed, epoch, step, steps)
 
 
 # ----------------------------------------------------------------------------------------------- the model

@@ -3,12 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +12,13 @@ import pytest
 from headrace.artifacts import Artifact
 from headrace.downloading import download
 from headrace.errors import ConfigError, Diverged
+from headrace.feeding import Memory, Split
 from headrace.jobs import Job
+from headrace.journals import Moment
 from headrace.preprocessing import preprocess
 from headrace.training import node_seed, train
 from tests.conftest import JobFactory
+from tests.core import trainables
 
 SMALL = {"train.epochs": 6, "train.jit_compile": False}
 
@@ -86,11 +83,11 @@ def test_a_fold_is_a_consecutive_block(job: JobFactory) -> None:
 
     request = job(overrides=SMALL)
     records = records_of(request)
-    everything, none = _splits(records, request.settings.train, None, None)
+    everything, none = _splits(records, request.settings.train, None, None, None, 0)
     assert none is None
     held = []
     for fold in range(1, 5):
-        learn, watch = _splits(records, request.settings.train, fold, 4)
+        learn, watch = _splits(records, request.settings.train, fold, 4, None, 0)
         assert watch is not None
         assert (len(learn), len(watch)) == (303, 101)
         held.append(watch.inputs["features"])
@@ -104,7 +101,7 @@ def test_more_folds_than_examples_is_refused(job: JobFactory) -> None:
     request = job(overrides=SMALL)
 
     with pytest.raises(ConfigError, match="can't be cut into 1000 folds"):
-        _splits(records_of(request), request.settings.train, 1, 1000)
+        _splits(records_of(request), request.settings.train, 1, 1000, None, 0)
 
 
 @pytest.mark.parametrize("setting", ["train.optimizer", "train.loss", "train.metrics"])
@@ -139,72 +136,140 @@ def test_early_stopping_keeps_the_best_weights(job: JobFactory) -> None:
     assert history["best_epoch"] == int(np.argmin(curve)) + 1 == len(curve) - 2
 
 
-# ----------------------------------------------------------------------------------------------- kill -9
-
-KILLED = """
-import sys
-from headrace.downloading import download
-from headrace.jobs import Job
-from headrace.preprocessing import preprocess
-from headrace.training import train
-job = Job.model_validate_json(sys.stdin.read())
-made = train(job, preprocess(job, download(job)), fold=1, folds=4)
-print("done", made.digest, made.json("training.json")["resumed_from_epoch"])
-"""
+# --------------------------------------------------------------------------------- what a training can be told
 
 
-def start(request: Job, home: Path) -> subprocess.Popen[str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED],
-        env={**os.environ, "HEADRACE_HOME": str(home)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-    )
-    assert process.stdin is not None
-    process.stdin.write(request.model_dump_json())
-    process.stdin.close()
-    return process
+def trained(kind: str, folder: Path, **settings: Any) -> Artifact:
+    """A workload of this kind, trained on records of its own."""
+    path = folder / kind
+    if not path.exists():
+        trainables.records(kind, path, validation=12)
+    made = Artifact(path, json.loads((path / "manifest.json").read_text())["digest"], "preprocess")
+    return train(trainables.request(kind, **settings), made)
 
 
-def outcome(process: subprocess.Popen[str]) -> tuple[str, int]:
-    assert process.stdout is not None
-    word, digest, resumed = process.stdout.read().split()
-    assert process.wait() == 0
-    assert word == "done"
-    return digest, int(resumed)
+def test_best_and_last_lie_beside_each_other(tmp_path: Path) -> None:
+    import keras
+
+    made = trained("dense", tmp_path, epochs=6, learning_rate=0.5, reduce_lr=None)
+    history = made.json("history.json")
+    best, last = (keras.saving.load_model(made.path / f"{name}.keras") for name in ("model", "last"))
+
+    assert history["best_epoch"] == int(np.argmin(history["metrics"]["val_loss"])) + 1 < 6
+    assert not np.array_equal(best.get_weights()[0], last.get_weights()[0])
 
 
-def test_a_training_killed_at_random_steps_ends_with_the_same_weights(job: JobFactory, tmp_path: Path) -> None:
-    """Real processes, SIGKILL at random moments after a checkpoint; early stopping's state must survive as well."""
-    request = job(
-        overrides={
-            "train.epochs": 1500,
-            "train.jit_compile": False,
-            "train.early_stopping": {"monitor": "val_mae", "patience": 1400},
-            "train.validation_split": 0.1,
-        }
-    )
-    expected, _ = outcome(start(request, tmp_path / "undisturbed"))
+def test_the_workload_says_which_parts_of_a_model_are_kept(tmp_path: Path) -> None:
+    import keras
 
-    home, kills, seen = tmp_path / "killed", 0, 0.0
-    moments = random.Random(4)
-    process = start(request, home)
-    while kills < 3 and process.poll() is None:
-        stamps = [path.stat().st_mtime for path in home.glob("work/house_prices/train/*/scratch/checkpoint-*.npz")]
-        if not stamps or max(stamps) <= seen:
-            time.sleep(0.02)
-            continue
-        time.sleep(moments.uniform(0, 0.6))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-            seen = time.time()
-            process = start(request, home)
-    digest, resumed = outcome(process)
+    made = trained("vae", tmp_path)
+    decoder, encoder = (keras.saving.load_model(made.path / f"{name}.keras") for name in ("model", "encoder"))
 
-    assert kills >= 2
-    assert resumed > 0
-    assert expected == digest
+    assert (decoder.input_shape, encoder.input_shape) == ((None, 2), (None, 8, 8, 1))
+    assert list(made.json("history.json")["metrics"]) == ["loss", "kl_loss", "val_loss", "val_kl_loss"]
+
+
+def test_a_lost_loss_goes_back_and_on_at_a_lower_rate(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    lost = {"optimizer": "sgd", "learning_rate": 1e30, "epochs": 3, "validation_split": 0}
+    with pytest.raises(Diverged, match="the rate lowered 3 times"):
+        trained("plain", tmp_path, **lost, on_divergence="lower_rate")
+    saved = trained("plain", tmp_path, **{**lost, "learning_rate": 500.0}, on_divergence="lower_rate")
+
+    assert saved.json("history.json")["lowered"] in (1, 2, 3)
+    assert np.isfinite(saved.json("history.json")["metrics"]["loss"]).all()
+    assert "on at a lower learning rate" in caplog.text
+
+
+def test_a_training_ends_when_its_time_is_over_and_says_so(tmp_path: Path) -> None:
+    made = trained("plain", tmp_path, epochs=1_000_000, time_budget=0.5)
+    history = made.json("history.json")
+
+    assert history["stopped"] == "time budget"
+    assert 0 < history["epochs"] == len(history["metrics"]["loss"]) < 1_000_000
+
+
+def test_samples_are_kept_and_change_nothing(tmp_path: Path) -> None:
+    """They draw random numbers by the model's own generator, and the weights are those of a training without them."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    def sample(model: Any, moment: Moment) -> dict[str, Any]:
+        import keras
+
+        noise = keras.random.normal((2, 4), seed=model.seeds)
+        return {"face": np.asarray(model.generator(noise))[0], "words": f"epoch {moment.epoch}, {len(moment.examples)}"}
+
+    without = trained("gan", tmp_path)
+    request = trainables.request("gan", sample_every=2)
+    request.__dict__["pipeline"] = request.pipeline.model_copy(update={"sample": sample})
+    made = train(request, Artifact(tmp_path / "gan", "with samples", "preprocess"))
+
+    names = [f"{epoch:05d}-{name}" for epoch in (2, 4) for name in ("face.png", "words.txt")]
+    assert sorted(path.name for path in (made.path / "samples").iterdir()) == names
+    assert (made.path / "samples" / "00004-words.txt").read_text() == "epoch 4, 1"
+    assert (made.path / "model.keras").read_bytes() == (without.path / "model.keras").read_bytes()
+    events = EventAccumulator(str(made.path / "logs" / "train"))
+    events.Reload()
+    assert [image.step for image in events.Images("face")] == [1, 3]
+
+
+def test_strict_seeds_give_the_same_bytes_and_none_gives_others(tmp_path: Path, monkeypatch: Any) -> None:
+    digests = {}
+    for seeds in ("strict", "off"):
+        for attempt in ("first", "second"):
+            monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / attempt))
+            digests[seeds, attempt] = trained("lstm", tmp_path, seeds=seeds).digest
+
+    assert digests["strict", "first"] == digests["strict", "second"]
+    assert digests["off", "first"] != digests["off", "second"]
+
+
+def test_classes_that_are_rare_weigh_more(tmp_path: Path) -> None:
+    from headrace.training import _class_weights
+
+    split = Split({}, {"digit": np.array([0, 0, 0, 0, 1, 2])})
+    rules = trainables.request("convnet", class_weight="balanced").settings.train
+
+    assert _class_weights(Memory(split, None, 0), rules) == pytest.approx([0.5, 2, 2])
+    with pytest.raises(ConfigError, match="no class 7"):
+        _class_weights(Memory(split, None, 0), rules.model_copy(update={"class_weight": {7: 1.0}}))
+
+
+def test_a_stream_cant_be_cut_in_two(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"can't be cut in two(.|\n)*validation"):
+        trained("plain", tmp_path, feed="stream")
+
+
+def test_a_split_to_watch_must_exist(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no split `validatoin`"):
+        trained("plain", tmp_path, validation_split=0, validation="validatoin")
+
+
+def test_the_own_parts_of_a_workload_are_known_when_its_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import keras
+
+    from headrace import models, projects
+
+    def model(inputs: Any) -> Any:
+        return keras.Sequential([keras.Input((3,)), Doubled(1)])
+
+    class Doubled(keras.layers.Dense):  # type: ignore[misc]
+        def call(self, inputs: Any, training: bool = False) -> Any:
+            return 2 * super().call(inputs)
+
+    request = trainables.request("plain")
+    pipeline = request.pipeline.model_copy(update={"model": model, "custom": {"Doubled": Doubled}})
+    request.__dict__["pipeline"] = pipeline
+    monkeypatch.setattr(projects, "load", lambda name: pipeline)
+    made = train(request, trainables.records("plain", tmp_path / "records"))
+
+    assert type(models.load(made).layers[-1]) is Doubled
+
+
+def test_training_json_says_what_it_took(tmp_path: Path) -> None:
+    facts = trained("lstm", tmp_path, feed="stream", epochs=3).json("training.json")
+
+    assert (facts["feed"], facts["examples"], facts["steps"]) == ("stream", 44, 18)
+    assert 0 <= facts["share of time spent waiting for input"] <= 1
+    assert facts["checkpoints"].keys() == {"written", "seconds", "share"}
