@@ -104,9 +104,12 @@ def function_code(function: Callable[..., Any]) -> dict[str, str]:
         raise ValueError(f"{function!r} has no source file")
     defined = _defined(_parse(path))
     place = f"{path.parent.name}/{path.name}"
-    if function.__name__ not in defined:
-        return {place: hashlib.sha256(path.read_bytes()).hexdigest()}
     codes: dict[str, str] = {}
+    if function.__name__ not in defined:
+        codes[place] = hashlib.sha256(path.read_bytes()).hexdigest()
+        for module in _imported(_parse(path), ""):
+            _add_module(module, path, codes)
+        return codes
     waiting, seen = [function.__name__], set[str]()
     while waiting:
         name = waiting.pop()
@@ -123,11 +126,11 @@ def function_code(function: Callable[..., Any]) -> dict[str, str]:
 
 
 def _add_module(module: str, beside: Path, codes: dict[str, str]) -> None:
-    """Add a module and what it imports, if it is of the core, or lies in the folder of a file or in its parent."""
+    """Add a module and what it imports, if it is of the core, or lies in a folder of a file or in one of two above."""
     if module.startswith("headrace."):
         codes |= core_code(module)
         return
-    for base in (beside.parent.parent, beside.parent):
+    for base in list(beside.parents)[:3]:
         path = base.joinpath(*module.split("."))
         for candidate in (path.with_suffix(".py"), path / "__init__.py"):
             name = f"{candidate.parent.name}/{candidate.name}"
@@ -177,6 +180,7 @@ _NOT_IN_KEYS = {
     "headrace.console",
     "headrace.spec",
     "headrace.jobs",
+    "headrace.borrowing",
 }
 """Modules that decide what is asked, told and kept, but never what a stage computes: the values they pass on are in
 the key themselves, so that a better error message does not train every model again."""

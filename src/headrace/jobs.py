@@ -29,10 +29,13 @@ class Job(Spec):
     profile: Profile = "full"
     data: Data = "auto"
     source: str
-    """Name of one of the workload's sources, or the path of a table of the user's own."""
+    """Name of one of the workload's sources, or the path of data of the user's own."""
     seed: int = Field(default=0, ge=0, lt=2**31)
     settings: Variant
     """The variant with the profile and all overrides applied."""
+    cell: str = ""
+    """What tells this job from others of one fan-out: the cell of a study, the trial of a tuning. It changes how the
+    job's nodes are called, and nothing that they compute."""
 
     @cached_property
     def pipeline(self) -> Pipeline:
@@ -45,9 +48,16 @@ class Job(Spec):
         return source_named(self.pipeline, self.source)
 
     @property
+    def label(self) -> str:
+        """The cell with its seed, as it stands in the names of the job's nodes: "adam-256 · seed 1"."""
+        return " · ".join([self.cell, *([f"seed {self.seed}"] if self.seed else [])]) if self.cell else ""
+
+    @property
     def title(self) -> str:
         """The job in a few words, for people."""
         words = [self.workload, self.variant]
+        if self.cell:
+            words.append(self.cell)
         if self.source != self.pipeline.default_source:
             words.append(Path(self.source).name)
         if self.profile != "full":
@@ -58,7 +68,7 @@ class Job(Spec):
 
 
 def source_named(pipeline: Pipeline, name: str) -> Source:
-    """The source of this name, or a source that reads the user's own table at this path.
+    """The source of this name, or a source that reads the user's own data at this path.
 
     Raises:
         ConfigError: It is neither.
@@ -66,12 +76,12 @@ def source_named(pipeline: Pipeline, name: str) -> Source:
     if name in pipeline.sources:
         return pipeline.sources[name]
     if _is_path(name):
-        from headrace.tables import own_table
+        from headrace.own_data import own_data
 
-        return own_table(Path(name), like=pipeline.sources[pipeline.default_source])
+        return own_data(Path(name), like=pipeline.sources[pipeline.default_source])
     raise ConfigError(
         f"{pipeline.name} has no source `{name}`: {nearest(name, pipeline.sources)}",
-        expected="one of the workload's sources, or the path of a CSV or Parquet file",
+        expected="one of the workload's sources, or the path of data of your own, with a `/` in it",
     )
 
 
@@ -96,7 +106,7 @@ def resolve(
         variant: Name of one of its variants; default: its first.
         profile: `full`, or `smoke` for a run of seconds.
         data: `real`, `synthetic` (the twin), or `auto`: real where it can be had, else the twin.
-        source: Name of one of its sources, or path of a table; default: its first.
+        source: Name of one of its sources, or path of data of one's own; default: its first.
         seed: Seed of everything random.
         overrides: Dotted path of a setting → value, applied after the profile's.
 

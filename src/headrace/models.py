@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headrace.artifacts import Artifact, only
+from headrace import projects
+from headrace.artifacts import Artifact, only, read_json
 from headrace.errors import StageFailed
 
 if TYPE_CHECKING:
@@ -21,13 +22,15 @@ def load(model: Artifact) -> keras.Model:
     import keras
 
     path = only(model, "model.keras")
+    facts = read_json(model.path / "training.json") or {}
+    own = projects.load(facts["workload"]).custom if facts.get("custom") else {}
     try:
-        return keras.saving.load_model(path, compile=False)
+        return keras.saving.load_model(path, compile=False, custom_objects=dict(own))
     except (TypeError, ValueError) as error:
         raise StageFailed(
             f"Keras can't load the trained model {path}.",
             received=str(error).partition("\n")[0],
-            remedy="decorate your own layers with @keras.saving.register_keras_serializable() in the workload's file",
+            remedy="name your own layers and functions in `custom` of the workload's file",
         ) from error
 
 

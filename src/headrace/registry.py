@@ -61,7 +61,12 @@ def versions(line: str) -> list[int]:
 
 def blessed(line: str) -> int | None:
     """The version that is to be served, if there is one."""
-    return _pointers(line)["blessed"]
+    return pointed(line, "blessed")
+
+
+def pointed(line: str, pointer: str) -> int | None:
+    """The version that a pointer, `blessed` or `previous`, stands at, if there is one."""
+    return _pointers(line)[pointer]
 
 
 def find(line: str, bundle: str) -> int | None:

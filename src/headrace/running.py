@@ -7,6 +7,7 @@ import os
 import platform
 import secrets
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,13 @@ Summary = dict[str, Any]
 """What a run came to, as one JSON object: the same for people's tools, Prefect and `--json`."""
 
 
-def execute(job: Job, stages: Stages, order: Order = standard, engine: str = "local") -> Summary:
+def execute(
+    job: Job,
+    stages: Stages,
+    order: Order = standard,
+    engine: str = "local",
+    told: Callable[[list[Artifact]], Summary] | None = None,
+) -> Summary:
     """Carry a job out and keep its record in `runs/<workload>/<run>/run.json`.
 
     Args:
@@ -27,6 +34,7 @@ def execute(job: Job, stages: Stages, order: Order = standard, engine: str = "lo
         stages: Who carries the stages out.
         order: The order of the stages.
         engine: Name of the engine, for the record.
+        told: What the artifacts say of the run; default: `summary`.
 
     Returns:
         The summary: workload, variant, data, seed, verdict, metrics, stages, artifact paths and report path.
@@ -47,6 +55,7 @@ def execute(job: Job, stages: Stages, order: Order = standard, engine: str = "lo
         "source": job.source,
         "data": job.data,
         "seed": job.seed,
+        "cell": job.cell,
         "engine": engine,
         "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
         "process": {"host": platform.node(), "pid": os.getpid(), "born": born(os.getpid())},
@@ -64,7 +73,7 @@ def execute(job: Job, stages: Stages, order: Order = standard, engine: str = "lo
         with contextlib.suppress(OSError):
             write_json(folder / "run.json", record)
         raise
-    record |= summary(made)
+    record |= (told or summary)(made)
     record["state"] = "completed"
     record["seconds"] = round(time.time() - started, 2)
     with system_errors(f"finishing a run in {home()}"):
@@ -83,12 +92,50 @@ def summary(made: list[Artifact]) -> Summary:
         "gates": publication["gates"],
         "metrics": evaluation["metrics"],
         "version": publication["version"],
+        **_listed(made),
+        "report": str(at["report"].path / "report.html"),
+    }
+
+
+def fan_out_summary(made: list[Artifact]) -> Summary:
+    """What the artifacts of a study, a tuning or an ensemble say of it: as `summary`, with what was found whole.
+
+    Its metrics are those of the best cell, of the best settings' model, or of the average.
+    """
+    from headrace import studying, tuning
+
+    last = made[-1]
+    kind = last.node.partition("/")[0]
+    name = {"study": "study", "tune": "tuning", "ensemble": "ensemble"}[kind]
+    found = last.json(f"{name}.json")
+    if kind == "study":
+        metrics, gates = {found["metric"]: found["cells"][0]["value"]}, studying.gates(found)
+    elif kind == "tune":
+        metrics = next((one["metrics"] for one in found["finalists"] if one["metrics"]), {})
+        gates = tuning.gates(found)
+    else:
+        metrics, gates = found["metrics"], []
+    judged = [gate["passed"] for gate in gates if gate["passed"] is not None]
+    return {
+        "data": found["data"],
+        "verdict": ("pass" if all(judged) else "fail") if judged else "not judged",
+        "gates": gates,
+        "metrics": metrics,
+        "version": None,
+        name: found,
+        **_listed(made),
+        "report": str(last.path / f"{name}.html"),
+    }
+
+
+def _listed(made: list[Artifact]) -> Summary:
+    """The nodes of a run, and where their folders are."""
+    return {
         "stages": [
             {"node": a.node, "state": a.state, "reason": a.reason, "seconds": a.seconds, "path": str(a.path)}
             for a in made
         ],
         "artifacts": {a.node: str(a.path) for a in made},
-        "report": str(at["report"].path / "report.html"),
     }
 
 

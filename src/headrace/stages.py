@@ -22,10 +22,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec
 
-from headrace import fingerprints
+from headrace import fingerprints, isolating
 from headrace.artifacts import Artifact, Place, close, home, read_json, room, system_errors, write_json
 from headrace.errors import HeadraceError
 from headrace.jobs import Job
+from headrace.spec import Spec
 
 P = ParamSpec("P")
 
@@ -41,7 +42,7 @@ class Room:
     key: str
     """The digest of everything that the result depends on."""
     node: str
-    """The stage, with its fold if it has one: `train/fold 2`."""
+    """The stage, with its cell and fold if it has any: `train/adam-256 · seed 1`, `train/repeat 2/fold 3`."""
 
 
 class Stage(Generic[P]):
@@ -56,6 +57,7 @@ class Stage(Generic[P]):
         volatile: Sequence[str],
         facts: Callable[[Job], Any] | None,
         stands: Callable[[Artifact], str | None] | None,
+        tensorflow: bool,
     ) -> None:
         self._function = function
         self._signature = inspect.signature(function)
@@ -65,6 +67,7 @@ class Stage(Generic[P]):
         self._volatile = volatile
         self._facts = facts
         self._stands = stands
+        self._tensorflow = tensorflow
         self.name = function.__name__
         functools.update_wrapper(self, function)
 
@@ -77,10 +80,12 @@ class Stage(Generic[P]):
         bound = self._bind(job, args, kwargs)
         ingredients = self._ingredients(job, bound)
         place = self._place(job, ingredients)
-        node = self._node(bound)
+        node = self._node(job, bound)
         found, reason = self._look(job, node, place, ingredients)
         if found:
             return found
+        if self._tensorflow and isolating.method():
+            return isolating.carried_out(self, job, node, args, kwargs)
         begun = time.perf_counter()
         with room(place) as (output, scratch):
             # Another process may have finished the same work while this one waited for the lock.
@@ -110,10 +115,12 @@ class Stage(Generic[P]):
     def plan(self, job: Job, *args: P.args, **kwargs: P.kwargs) -> Artifact:
         """What a call would do, with the reason, in `state` and `reason` of an artifact that may not exist yet."""
         bound = self._bind(job, args, kwargs)
-        node = self._node(bound)
+        node = self._node(job, bound)
         pending = [a.node for a in _artifacts(bound) if not a.digest]
         if pending:
-            return Artifact(Path(), "", node, "unknown", f"after {', '.join(pending)}: runs if that gives anything new")
+            more = f" and {len(pending) - 3} more" if len(pending) > 3 else ""
+            after = f"after {', '.join(pending[:3])}{more}: runs if that gives anything new"
+            return Artifact(Path(), "", node, "unknown", after)
         ingredients = self._ingredients(job, bound)
         place = self._place(job, ingredients)
         found, reason = self._look(job, node, place, ingredients)
@@ -124,16 +131,20 @@ class Stage(Generic[P]):
         bound.apply_defaults()
         return dict(list(bound.arguments.items())[2:])
 
-    def _node(self, bound: dict[str, Any]) -> str:
-        fold = bound.get("fold")
-        return self.name if fold is None else f"{self.name}/fold {fold}"
+    def _node(self, job: Job, bound: dict[str, Any]) -> str:
+        steps = [self.name, *([job.label] if job.label else [])]
+        steps += [f"{name} {bound[name]}" for name in ("repeat", "fold") if bound.get(name) is not None]
+        return "/".join(steps)
 
     def _ingredients(self, job: Job, bound: dict[str, Any]) -> dict[str, Any]:
         """Everything that the result depends on."""
         settings = job.settings.model_dump(mode="json")
         chosen: dict[str, Any] = {name: settings[name] for name in self._settings}
-        plain = {name: value for name, value in bound.items() if not isinstance(value, Artifact | list | tuple | dict)}
-        chosen |= plain
+        chosen |= {
+            name: value.model_dump(mode="json") if isinstance(value, Spec) else value
+            for name, value in bound.items()
+            if not isinstance(value, Artifact | list | tuple | dict)
+        }
         if self._facts:
             chosen |= self._facts(job)
         code: dict[str, str] = {}
@@ -143,7 +154,7 @@ class Stage(Generic[P]):
             if function is not None:
                 code |= fingerprints.function_code(function)
         return {
-            "inputs": {artifact.node: artifact.digest for artifact in _artifacts(bound)},
+            "inputs": {_unlabelled(artifact.node, job): artifact.digest for artifact in _artifacts(bound)},
             "settings": chosen,
             "code": code,
             "core": fingerprints.core_code(self._function.__module__),
@@ -184,6 +195,11 @@ class Stage(Generic[P]):
         return home() / "artifacts" / job.workload / "index" / f"{selection}.json"
 
 
+def _unlabelled(node: str, job: Job) -> str:
+    """The name of a node without the job's own label: what a cell is called changes nothing that it computes."""
+    return "/".join(step for step in node.split("/") if step != job.label)
+
+
 def _artifacts(bound: dict[str, Any]) -> list[Artifact]:
     """The artifacts among a stage's arguments, those in lists and mappings included."""
     found: list[Artifact] = []
@@ -201,6 +217,7 @@ def stage(
     volatile: Sequence[str] = (),
     facts: Callable[[Job], Any] | None = None,
     stands: Callable[[Artifact], str | None] | None = None,
+    tensorflow: bool = False,
 ) -> Callable[[Callable[Concatenate[Job, Room, P], None]], Stage[P]]:
     """Make a stage of a function that fills a folder.
 
@@ -211,5 +228,7 @@ def stage(
         volatile: Patterns of files that differ between equal runs, such as logs.
         facts: Anything else of the job that the result depends on.
         stands: A check of a finished artifact against the world outside of it; what is wrong in words, or None.
+        tensorflow: Whether it loads TensorFlow (for some sources at least), and so is carried out in a process of its
+            own if that is asked for (`headrace.isolating`).
     """
-    return lambda function: Stage(function, settings, functions, versions, volatile, facts, stands)
+    return lambda function: Stage(function, settings, functions, versions, volatile, facts, stands, tensorflow)

@@ -7,7 +7,7 @@ import resource
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,11 @@ from headrace import projects
 from headrace.__main__ import main
 from headrace.artifacts import Artifact, write_json
 from headrace.chain import Stages
+from headrace.ensembling import ensemble
 from headrace.jobs import Job
 from headrace.stages import Room, stage
+from headrace.studying import study
+from headrace.tuning import tune
 
 TINY = '''
 """A workload that is read and described, but never trained."""
@@ -180,6 +183,49 @@ def preprocess(job: Job, room: Room, raw: Artifact) -> None:
         "top": [],
     }
     write_json(room.output / "statistics.json", {"x": feature})
+    (room.output / "schema.pbtxt").write_text('feature {\n  name: "x"\n}\n')
+
+
+@stage()
+def examine(job: Job, room: Room, raw: Artifact, records: Artifact) -> None:
+    numbers = {"mean": 1.5, "std": 0.5, "minimum": 0.0, "median": 1.0, "maximum": 4.0, "missing": 0}
+    column = {
+        **numbers,
+        "missing_share": 0.0,
+        "description": "",
+        "unit": "",
+        "bars": [0.2, 0.0, 1.0],
+        "constant": False,
+    }
+    feature = {
+        "name": "x",
+        "role": "input",
+        "kind": "number",
+        "dtype": "float32",
+        "shape": [2],
+        "description": "",
+        "unit": "",
+        "columns": [{**column, "name": name} for name in ("ROOMS", "<b>AGE")],
+        "measures": [],
+        "tallies": [{"of": "values", "unique": 7, "total": 404, "top": [["<i>red", 3]]}],
+        "more": 1,
+    }
+    sheet = {"kind": "images", "title": "x", "labels": ["<u>cat"], "picture": "samples-x.png", "width": 9, "height": 9}
+    (room.output / "samples-x.png").write_bytes(b"PNG")
+    (room.output / "data.html").write_text("<title>data</title>")
+    write_json(
+        room.output / "examination.json",
+        {
+            "title": "Numbers",
+            "source": job.source,
+            "data": raw.json("data.json")["data"],
+            "splits": {"train": {"examples": 404}, "test": {"examples": 102}},
+            "findings": [{"severity": "warning", "check": "duplicates", "text": "`x`: <s>3 examples</s> repeat"}],
+            "target": None,
+            "features": [feature],
+            "sheets": [sheet],
+        },
+    )
 
 
 @stage(settings=("train",), functions=("model",))
@@ -282,4 +328,34 @@ def report(job: Job, room: Room, made: list[Artifact]) -> None:
 @pytest.fixture
 def stages() -> Stages:
     """Stages that compute nothing, and finish folders of the agreed shapes at once."""
-    return Stages(download, preprocess, train, cross_validate, evaluate, export, publish, monitor, report)
+    return stand_ins()
+
+
+@pytest.fixture
+def standing_in(project: Path, stages: Stages, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let `run` and `plan` use stages that compute nothing; name those that shall be others."""
+
+    def use(**others: Any) -> None:
+        monkeypatch.setattr(Stages, "plain", lambda: replace(stages, **others))
+
+    use()
+    return use
+
+
+def stand_ins() -> Stages:
+    """What the fixture `stages` gives."""
+    return Stages(
+        download=download,
+        preprocess=preprocess,
+        examine=examine,
+        train=train,
+        cross_validate=cross_validate,
+        evaluate=evaluate,
+        export=export,
+        publish=publish,
+        monitor=monitor,
+        report=report,
+        study=study,
+        tune=tune,
+        ensemble=ensemble,
+    )

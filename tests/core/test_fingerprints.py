@@ -147,8 +147,8 @@ class TestFunctionCode:
         found = code("read", ("    return TABLE, quick", "    from headrace.running import born\n    return born"))
         assert "headrace.running" in found
 
-    def test_takes_the_whole_file_where_the_function_has_no_name(self, code: Any) -> None:
-        assert list(code("nameless")) == ["pipelines/workload.py"]
+    def test_takes_the_whole_file_and_what_it_imports_where_the_function_has_no_name(self, code: Any) -> None:
+        assert list(code("nameless")) == ["pipelines/workload.py", "pipelines/common.py", "pipelines/deeper.py"]
 
     def test_does_not_depend_on_where_the_project_lies(self, code: Any, tmp_path: Path) -> None:
         here = code("read")

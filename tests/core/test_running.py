@@ -37,7 +37,7 @@ class TestExecute:
     def test_lists_every_stage_with_its_reason(self, stages: Stages) -> None:
         summary = running.execute(resolve("tiny", variant="folded"), stages)
         nodes = [stage["node"] for stage in summary["stages"]]
-        assert nodes[2:7] == ["train/fold 1", "train/fold 2", "train/fold 3", "cross_validate", "train"]
+        assert nodes[3:8] == ["train/fold 1", "train/fold 2", "train/fold 3", "cross_validate", "train"]
         assert {stage["state"] for stage in summary["stages"]} == {"run"}
         again = running.execute(resolve("tiny", variant="folded"), stages)
         assert {stage["state"] for stage in again["stages"]} == {"skipped"}

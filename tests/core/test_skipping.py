@@ -19,7 +19,7 @@ from headrace.artifacts import home
 ROOT = Path(__file__).resolve().parents[2]
 WORKLOAD = ("house_prices", "--profile", "smoke")
 HEAVY = "[name for name in ('tensorflow', 'keras', 'prefect', 'matplotlib', 'jinja2') if name in sys.modules]"
-STAGES = {"download", "preprocess", "train", "evaluate", "export", "publish", "monitor", "report"}
+STAGES = {"download", "preprocess", "examine", "train", "evaluate", "export", "publish", "monitor", "report"}
 
 Headrace = Callable[..., Any]
 
@@ -112,7 +112,7 @@ def test_a_change_reruns_exactly_what_depends_on_it(reran: Callable[..., Any], o
     assert ran == {"export", "publish", "monitor", "report"}
     assert reasons == {"export": "`export.examples` 16 → 8"}
     ran, reasons = reran(*made_up, "--set", "train.epochs=3")
-    assert ran == STAGES - {"download", "preprocess"}
+    assert ran == STAGES - {"download", "preprocess", "examine"}
     assert reasons == {"train": "`train.epochs` 25 → 3"}
 
     # A line of the workload's code; then a comment, and the line as it was
