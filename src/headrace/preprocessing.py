@@ -60,7 +60,7 @@ def _facts(job: Job) -> dict[str, Any]:
 
 @stage(
     functions=("read", "learn", "preprocess"),
-    versions=("tensorflow", "tfx-bsl", "pyarrow"),
+    versions=("tensorflow", "tensorflow-datasets", "pyarrow", "numpy"),
     facts=_facts,
     tensorflow=True,
 )
