@@ -56,6 +56,9 @@ down: setup      ## stop the project's Prefect server
 bench: setup     ## measure, and keep the figures in benchmarks/results
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.kfold
+	$(BIN)/python -m benchmarks.records
+	$(BIN)/python -m benchmarks.statistics
+	$(BIN)/python -m benchmarks.training
 
 clean:           ## remove the environment and everything that was run
 	rm -rf .venv .headrace
