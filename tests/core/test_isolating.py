@@ -248,6 +248,8 @@ class TestADeath:
 def running() -> subprocess.Popen[str]:
     """A process that has a child bake slowly."""
     script = (
+        # A shell in the background hands on that Ctrl-C is ignored.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from headrace import isolating\n"
         "from tests.core.test_isolating import baked\n"
         "isolating.PRELOADED = ('headrace.isolating',)\n"
