@@ -28,6 +28,7 @@ HARD = {
     "convnet": {"seeds": "strict"},
     "lstm": {"drop_remainder": True},
     "transformer": {},
+    "plain": {},
     "subclassed": {},
     "vae": {},
     "gan": {},
