@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from headrace.batches import batches
+from headrace.batches import batches, whole
 from headrace.checking import Quarantine, checked, image_fault, shortened, write_quarantine
 from headrace.errors import DataError
 from headrace.ragged import Ragged
@@ -138,7 +138,6 @@ class TestStructure:
             (np.zeros(6, np.float32), Feature(shape=(1,))),
             (np.zeros((6, 2), np.float32), Feature(shape=(None,))),
             (Ragged.of([[1.0]] * 6, np.float32), Feature(shape=(1,))),
-            (np.zeros((6, 2), np.uint8), Feature(shape=(2,), dtype="int64")),
             (np.zeros(6, np.int64), Feature(dtype="uint8")),
             (np.array(["a"] * 6, object), Feature(dtype="int64")),
         ],
@@ -148,13 +147,28 @@ class TestStructure:
             "a number instead of a list",
             "fixed instead of ragged",
             "ragged instead of fixed",
-            "bytes instead of whole numbers",
             "whole numbers instead of bytes",
             "text",
         ],
     )
     def test_another_type_is_refused(self, values: Any, feature: Feature) -> None:
         assert "is not what was declared" in message(examples(price=values), FEATURES | {"price": feature})
+
+    @pytest.mark.parametrize(
+        ("values", "feature"),
+        [
+            (np.arange(6, dtype=np.uint8), Feature(dtype="int64")),
+            (np.arange(12, dtype=np.uint8).reshape(6, 2), Feature(shape=(2,))),
+            (Ragged.of([[1, 2], [3]] * 3, np.uint8), Feature(shape=(None,), dtype="int64")),
+        ],
+        ids=["a number", "a list", "ragged"],
+    )
+    def test_bytes_become_the_larger_numbers_that_are_declared(self, values: Any, feature: Feature) -> None:
+        features = FEATURES | {"price": feature}
+        found = whole(check(examples(price=values), features), features)["price"]
+        one, other = (found.values, values.values) if isinstance(found, Ragged) else (found, values)
+        np.testing.assert_array_equal(one, other)
+        assert one.dtype == feature.dtype
 
     def test_a_column_that_changes_type_half_way_is_told_with_its_row(self) -> None:
         first, second = (
