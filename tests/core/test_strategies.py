@@ -203,7 +203,7 @@ def test_a_killed_worker_ends_the_others_and_all_go_on_from_the_last_checkpoint(
 
     chief, victim = workers(tmp_path / "cut", made.path, 2, **settings)
     until = time.monotonic() + 120
-    while time.monotonic() < until and not list(tmp_path.glob("cut/0/work/plain/train/*/scratch/checkpoint-*.npz")):
+    while time.monotonic() < until and not list(tmp_path.glob("cut/0/*/plain/train/*/scratch/checkpoint-*.npz")):
         time.sleep(0.05)
     victim.send_signal(signal.SIGKILL)
     victim.communicate()
