@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from headrace.ragged import Array, Ragged
+from headrace.ragged import Array, Ragged, from_tensor, to_tensor
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -54,11 +54,8 @@ class Split:
         """Inputs, targets and weights as TensorFlow keeps them."""
         import tensorflow as tf
 
-        def tensor(values: Array | Ragged) -> Any:
-            return values.tensor() if isinstance(values, Ragged) else tf.constant(values)
-
         inputs, targets = (
-            {name: tensor(values) for name, values in arrays.items()} for arrays in (self.inputs, self.targets)
+            {name: to_tensor(values) for name, values in arrays.items()} for arrays in (self.inputs, self.targets)
         )
         return inputs, targets, None if self.weights is None else tf.constant(self.weights)
 
@@ -124,7 +121,7 @@ class Stream:
         from headrace.inputs import dataset
 
         batch = next(iter(dataset(self.folder, "train", rows)))
-        return Split.of({name: _array(values) for name, values in batch.items()}, self.info)
+        return Split.of({name: from_tensor(values) for name, values in batch.items()}, self.info)
 
     def batches(self, step: int, steps: int) -> Iterator[Any]:
         """The batches from that of this step on, counted over all epochs, of which `steps` will be taken."""
@@ -181,11 +178,3 @@ def padded(values: Any) -> Any:
     import tensorflow as tf
 
     return values.to_tensor() if isinstance(values, tf.RaggedTensor) else values
-
-
-def _array(values: Any) -> Array | Ragged:
-    import tensorflow as tf
-
-    if isinstance(values, tf.RaggedTensor):
-        return Ragged(values.values.numpy(), values.row_splits.numpy())
-    return values.numpy()

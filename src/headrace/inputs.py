@@ -300,9 +300,9 @@ def _gathering(values: Mapping[str, Any]) -> Callable[[tf.data.Dataset], tf.data
     """Positions → batches, out of arrays."""
     import tensorflow as tf
 
-    from headrace.ragged import Ragged
+    from headrace.ragged import to_tensor
 
-    tensors = {name: part.tensor() if isinstance(part, Ragged) else tf.constant(part) for name, part in values.items()}
+    tensors = {name: to_tensor(part) for name, part in values.items()}
 
     def gather(rows: tf.Tensor) -> Batch:
         return {name: tf.gather(tensor, rows) for name, tensor in tensors.items()}

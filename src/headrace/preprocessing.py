@@ -452,15 +452,12 @@ def _pipeline(
 
 def _to_arrow(job: Job, batch: Batch, rows: int) -> pa.RecordBatch:
     """Tensors as an Arrow batch, each of them with as many examples as were put in."""
-    import tensorflow as tf
-
     from headrace.batches import batches
-    from headrace.ragged import Ragged
+    from headrace.ragged import from_tensor
 
     arrays: dict[str, Any] = {}
     for name, tensor in batch.items():
-        ragged = isinstance(tensor, tf.RaggedTensor)
-        values = Ragged(tensor.values.numpy(), tensor.row_splits.numpy()) if ragged else tensor.numpy()
+        values = from_tensor(tensor)
         if len(values) != rows:
             raise StageFailed(
                 f"`preprocess` of {job.workload} changes the number of examples of `{name}`.",
@@ -473,11 +470,9 @@ def _to_arrow(job: Job, batch: Batch, rows: int) -> pa.RecordBatch:
 
 
 def _tensors(arrays: Arrays) -> Batch:
-    import tensorflow as tf
+    from headrace.ragged import to_tensor
 
-    from headrace.ragged import Ragged
-
-    return {name: v.tensor() if isinstance(v, Ragged) else tf.constant(v) for name, v in arrays.items()}
+    return {name: to_tensor(values) for name, values in arrays.items()}
 
 
 def _failed(job: Job, given: str, error: Exception) -> StageFailed:

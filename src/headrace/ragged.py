@@ -77,6 +77,22 @@ def joined(parts: Sequence[Array | Ragged]) -> Array | Ragged:
     return Ragged.joined(ragged) if ragged else np.concatenate([dense(part) for part in parts])
 
 
+def to_tensor(values: Array | Ragged) -> tf.Tensor | tf.RaggedTensor:
+    """Values of a feature as TensorFlow keeps them."""
+    import tensorflow as tf
+
+    return values.tensor() if isinstance(values, Ragged) else tf.constant(values)
+
+
+def from_tensor(tensor: tf.Tensor | tf.RaggedTensor) -> Array | Ragged:
+    """Values of a feature as NumPy keeps them."""
+    import tensorflow as tf
+
+    if isinstance(tensor, tf.RaggedTensor):
+        return Ragged(tensor.values.numpy(), tensor.row_splits.numpy())
+    return tensor.numpy()
+
+
 def dense(values: Array | Ragged) -> Array:
     """Values that are an array, because their feature is of the same length in every example.
 

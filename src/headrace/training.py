@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import borrowing, fingerprints, transferring
 from headrace.artifacts import Artifact, write_json
-from headrace.cross_validating import held_out
+from headrace.cross_validating import held_out, validation_rows
 from headrace.errors import ConfigError, StageFailed
 from headrace.jobs import Job
 from headrace.spec import Train
@@ -242,8 +242,8 @@ def _splits(
     if settings.validation:
         return whole, _split(records, settings.validation)
     if settings.validation_split:
-        cut = int(len(whole) * (1 - settings.validation_split))
-        return whole.take(slice(0, cut)), whole.take(slice(cut, None))
+        tail = validation_rows(len(whole), settings.validation_split)
+        return whole.take(slice(0, tail.start)), whole.take(tail)
     return whole, None
 
 
