@@ -50,8 +50,8 @@ def plain(request: Job, records: Artifact) -> list[float]:
     import keras
     import numpy as np
 
-    from headrace.inputs import arrays
     from headrace.ragged import dense
+    from headrace.records.inputs import arrays
     from headrace.training import node_seed
 
     stored = arrays(records.path, "train")

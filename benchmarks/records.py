@@ -152,14 +152,14 @@ def tfds(kind: str, values: dict[str, Any], folder: Path, *, as_bytes: bool = Fa
 
 def ours(kind: str, values: dict[str, Any], folder: Path) -> None:
     """Ours, with everything that it writes."""
-    from headrace.batches import batches
+    from headrace.readers.batches import batches
 
     keep(kind, batches(values), folder)
 
 
 def keep(kind: str, batches: Any, folder: Path) -> None:
-    from headrace.inputs import Info, write_info
-    from headrace.records import stored, write
+    from headrace.records.inputs import Info, write_info
+    from headrace.records.writing import stored, write
     from headrace.spec import Records
 
     layout = LAYOUTS[kind]
@@ -191,7 +191,7 @@ def one_by_one(kind: str, folder: Path) -> Any:
 
 def read(kind: str, folder: Path) -> Any:
     """Ours, in stored order."""
-    from headrace.inputs import dataset
+    from headrace.records.inputs import dataset
 
     return dataset(folder, "train", BATCH)
 

@@ -34,11 +34,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from headrace.artifacts import write_json
-from headrace.batches import ROWS
+from headrace.describing.summaries import Statistics, summarise
 from headrace.errors import DataError
 from headrace.fingerprints import versions
+from headrace.readers.batches import ROWS
 from headrace.spec import Feature
-from headrace.summaries import Statistics, summarise
 
 RESULTS = Path(__file__).parent / "results" / "statistics.json"
 FLOATS = 14

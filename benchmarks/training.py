@@ -200,9 +200,9 @@ def job(name: str, feed: str) -> Job:
 
 def write_records(name: str, folder: Path) -> Artifact:
     """Finished records of the case's examples."""
-    from headrace.batches import batches
-    from headrace.inputs import Info, write_info
-    from headrace.records import stored, write
+    from headrace.readers.batches import batches
+    from headrace.records.inputs import Info, write_info
+    from headrace.records.writing import stored, write
     from headrace.spec import Records
 
     layout = CASES[name].features

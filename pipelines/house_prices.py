@@ -33,8 +33,8 @@ if TYPE_CHECKING:
     import keras
     import pyarrow as pa
 
-    from headrace.inputs import Batch
-    from headrace.summaries import Statistics
+    from headrace.describing.summaries import Statistics
+    from headrace.records.inputs import Batch
 
 KERAS_DATASETS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets"
 
@@ -94,8 +94,8 @@ def read_archive(path: Path, dollars_per_unit: int) -> Mapping[str, Iterable[pa.
     """
     import numpy as np
 
-    from headrace.arrays import read_arrays
-    from headrace.batches import batches
+    from headrace.readers.arrays import read_arrays
+    from headrace.readers.batches import batches
 
     arrays = read_arrays(path, {"x": 2, "y": 1})
     order = np.arange(len(arrays["x"]))

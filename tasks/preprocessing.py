@@ -11,7 +11,7 @@ from tasks.policies import HOUR, as_task
 
 def statistics(job: Job, records: Artifact) -> None:
     """One row for each column of the raw training split."""
-    from headrace.summaries import Statistics
+    from headrace.describing.summaries import Statistics
 
     rows = [
         {

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from headrace.batches import Arrays, Restartable
+    from headrace.readers.batches import Arrays, Restartable
 
 KERAS_DATASETS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets"
 
 
 def each_by_itself(splits: Sequence[str], read: Callable[[str], Arrays]) -> dict[str, Restartable]:
     """Split → batches of the arrays that `read` gives for it, read when they are gone through and not before."""
-    from headrace.batches import Restartable, batches
+    from headrace.readers.batches import Restartable, batches
 
     def make(split: str) -> Iterator[pa.RecordBatch]:
         return iter(batches(read(split)))
@@ -57,7 +57,7 @@ def members(path: Path) -> tuple[str, ...]:
 
 @lru_cache(maxsize=4)
 def _members(path: Path, _time: int, _size: int) -> tuple[str, ...]:
-    from headrace.archives import contents
+    from headrace.getting.archives import contents
 
     with contents(path) as files:
         return tuple(files)
@@ -76,7 +76,7 @@ def mapped(batches: Restartable, change: Callable[[Mapping[str, Any]], Mapping[s
     """The same batches, each with the columns that `change` makes of its columns (Arrow arrays by name)."""
     import pyarrow as pa
 
-    from headrace.batches import Restartable
+    from headrace.readers.batches import Restartable
 
     def make() -> Iterator[pa.RecordBatch]:
         for batch in batches:

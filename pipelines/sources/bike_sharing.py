@@ -12,7 +12,7 @@ from pipelines.sources._reading import cut, each_by_itself
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from headrace.batches import Arrays
+    from headrace.readers.batches import Arrays
 
 NAME = "Bike-Sharing-Dataset.zip"
 SHARES = {"train": 0.8, "test": 0.2}
@@ -26,8 +26,8 @@ def read(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     """The 17,379 hours in their order, 13,903 to train and the 3,476 after them to test: neighbours are alike."""
 
     def split(name: str) -> Arrays:
-        from headrace.batches import whole
-        from headrace.tables import read_table
+        from headrace.readers.batches import whole
+        from headrace.readers.tables import read_table
 
         features = BIKE_SHARING.features
         return cut(whole(read_table(raw / NAME, features, member="*hour.csv"), features), name, **SHARES)

@@ -26,7 +26,7 @@ HOMEPAGE = "https://www.kaggle.com/c/dogs-vs-cats"
 
 def read(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     """The book's small set out of all photographs: 2,000 to train, 1,000 to validate, 2,000 to test."""
-    from headrace.folders import files_by_name
+    from headrace.readers.folders import files_by_name
 
     def split(name: str) -> str | None:
         _, _, number = name.partition(".")
@@ -43,7 +43,7 @@ def read(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
 
 def read_small(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     """A small set that was made already, in folders `cats_vs_dogs_small/<split>/<class>/`."""
-    from headrace.folders import files_by_class
+    from headrace.readers.folders import files_by_class
 
     return files_by_class(raw / "cats_vs_dogs_small.zip", FEATURES)
 

@@ -50,8 +50,8 @@ TARGET = {
 
 def read(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     """Two thirds of the trips (10,001) to train, as TFX deals them, the others to test; dealt out by seed 113."""
-    from headrace.splits import split_batches
-    from headrace.tables import read_table
+    from headrace.readers.splits import split_batches
+    from headrace.readers.tables import read_table
     from pipelines.sources._reading import mapped
 
     trips = mapped(read_table(raw / NAME, INPUTS), _judged)

@@ -26,14 +26,14 @@ NOTE = (
 
 def read_celeba(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     """The 202,599 faces, cut out and aligned: nine tenths to train, a tenth to test."""
-    from headrace.folders import files_by_name
+    from headrace.readers.folders import files_by_name
 
     return files_by_name(raw / CELEBA_NAME, FEATURES, {"image": "img_align_celeba/*.jpg"}, shares=SHARES)
 
 
 def read_caltech(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     """The 435 photographs: nine tenths to train, a tenth to test."""
-    from headrace.folders import files_by_name
+    from headrace.readers.folders import files_by_name
 
     return files_by_name(
         raw / CALTECH_NAME, FEATURES, {"image": "101_ObjectCategories/Faces_easy/*.jpg"}, shares=SHARES
@@ -49,9 +49,9 @@ def read_olivetti(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     import numpy as np
     from scipy.io import loadmat
 
-    from headrace.batches import batches
     from headrace.errors import DataError
-    from headrace.splits import split_arrays
+    from headrace.readers.batches import batches
+    from headrace.readers.splits import split_arrays
 
     try:
         faces = loadmat(raw / OLIVETTI_NAME)["faces"]

@@ -17,7 +17,7 @@ CLASSES = ("daisy", "dandelion", "roses", "sunflowers", "tulips")
 
 def read(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     """Four fifths to train and one fifth to test, dealt out by seed 113: the set itself has no splits."""
-    from headrace.folders import files_by_class
+    from headrace.readers.folders import files_by_class
 
     return files_by_class(raw / NAME, FLOWERS.features)
 

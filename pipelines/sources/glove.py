@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from headrace import File
 
 if TYPE_CHECKING:
-    from headrace.batches import Array
+    from headrace.readers.batches import Array
 
 NAME = "glove.6B.zip"
 FILE = File(url=f"https://nlp.stanford.edu/data/{NAME}")
@@ -34,8 +34,8 @@ def vectors(raw: Path, words: Iterable[str], dimensions: int = 100) -> dict[str,
     """
     import numpy as np
 
-    from headrace.archives import opened
     from headrace.errors import DataError
+    from headrace.getting.archives import opened
 
     wanted = {word.encode(): word for word in words}
     found = {}

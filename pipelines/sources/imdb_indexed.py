@@ -12,7 +12,7 @@ from pipelines.sources._reading import KERAS_DATASETS, each_by_itself
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from headrace.batches import Array, Arrays
+    from headrace.readers.batches import Array, Arrays
 
 NAME, INDEX = "imdb.npz", "imdb_word_index.json"
 CLASSES = ("negative", "positive")
@@ -22,7 +22,7 @@ def read(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     """The reviews with all their words, 25,000 to train and 25,000 to test, in the order of `keras.datasets.imdb`."""
 
     def split(name: str) -> Arrays:
-        from headrace.arrays import read_arrays
+        from headrace.readers.arrays import read_arrays
         from pipelines.sources._indexed import tokens
 
         arrays = read_arrays(raw / NAME, {f"x_{name}": "lists", f"y_{name}": 1})
@@ -36,8 +36,8 @@ def _order(raw: Path, split: str, examples: int) -> Array:
     """Keras draws the orders of both splits from one generator, that of the test split after the other."""
     import numpy as np
 
-    from headrace.arrays import read_arrays
-    from headrace.splits import SEED
+    from headrace.readers.arrays import read_arrays
+    from headrace.readers.splits import SEED
 
     random, order = np.random.RandomState(SEED), np.arange(examples)
     if split == "test":

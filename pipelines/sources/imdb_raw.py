@@ -38,7 +38,7 @@ def read(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     files with seed 1337. The book shuffles them in the order in which its disk lists them; here they are sorted first,
     so that the shares are the book's and the files need not be.
     """
-    from headrace.folders import files_by_name
+    from headrace.readers.folders import files_by_name
 
     training = [_name(path) for path in members(raw / NAME) if path.startswith("aclImdb/train/")]
     validation = {
@@ -57,7 +57,7 @@ def read(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
 
 def read_all(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     """All reviews without their labels: 75,000 to train, 50,000 of them in no class, and 25,000 to test."""
-    from headrace.folders import files_by_name
+    from headrace.readers.folders import files_by_name
 
     return files_by_name(
         raw / NAME,

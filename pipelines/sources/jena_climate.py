@@ -12,7 +12,7 @@ from pipelines.sources._reading import cut, each_by_itself
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from headrace.batches import Array, Arrays
+    from headrace.readers.batches import Array, Arrays
 
 COLUMNS = (
     Column(name="p (mbar)", description="air pressure", unit="mbar"),
@@ -62,8 +62,8 @@ def read_later(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
 
 def _series(path: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     def split(name: str) -> Arrays:
-        from headrace.batches import whole
-        from headrace.tables import read_table
+        from headrace.readers.batches import whole
+        from headrace.readers.tables import read_table
 
         rows = whole(read_table(path, FEATURES), FEATURES)
         return cut(rows | {"weather": last_reading(rows["weather"])}, name, **SHARES)

@@ -12,7 +12,7 @@ from pipelines.sources._reading import KERAS_DATASETS, each_by_itself
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from headrace.batches import Arrays
+    from headrace.readers.batches import Arrays
 
 NAME = "mnist.npz"
 
@@ -21,7 +21,7 @@ def read(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     """The 60,000 digits to train and the 10,000 to test, in the file's order."""
 
     def split(name: str) -> Arrays:
-        from headrace.arrays import read_arrays
+        from headrace.readers.arrays import read_arrays
 
         arrays = read_arrays(raw / NAME, {f"x_{name}": 3, f"y_{name}": 1})
         return {"image": arrays[f"x_{name}"][..., None], "label": arrays[f"y_{name}"].astype("int64")}

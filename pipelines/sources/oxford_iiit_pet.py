@@ -34,7 +34,7 @@ def read(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     The book has no test split: it judges by the 1,000 photographs that it validates with. Here 500 of them validate and
     the other 500 test, so that training is the book's. Of a sample the same share is held out.
     """
-    from headrace.folders import files_by_name
+    from headrace.readers.folders import files_by_name
 
     names = [Path(path).stem for path in members(raw / IMAGES) if path.endswith(".jpg")]
     last = held_out(names, HELD_OUT, SEED)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from headrace.batches import Array
+    from headrace.readers.batches import Array
 
 TFX = "https://raw.githubusercontent.com/tensorflow/tfx/58435d68d561e9ba6c657a0ec111adba5176ee98/tfx/examples/penguin/data"
 SPECIES = ("Adelie", "Chinstrap", "Gentoo")
@@ -57,16 +57,16 @@ HOMEPAGE = "https://allisonhorst.github.io/palmerpenguins/"
 
 def read_processed(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     """334 penguins with all their measures, scaled to 0 to 1: 267 to train and 67 to test, dealt out by seed 113."""
-    from headrace.splits import split_batches
-    from headrace.tables import read_table
+    from headrace.readers.splits import split_batches
+    from headrace.readers.tables import read_table
 
     return split_batches(read_table(raw / PROCESSED_NAME, PROCESSED), what=PROCESSED_NAME)
 
 
 def read_palmer(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     """344 penguins, some measures of which are missing: 275 to train and 69 to test, dealt out by seed 113."""
-    from headrace.splits import split_batches
-    from headrace.tables import read_table
+    from headrace.readers.splits import split_batches
+    from headrace.readers.tables import read_table
 
     return split_batches(read_table(raw / PALMER_NAME, PALMER_FEATURES), what=PALMER_NAME)
 

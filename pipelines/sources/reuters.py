@@ -12,7 +12,7 @@ from pipelines.sources._reading import KERAS_DATASETS, each_by_itself
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from headrace.batches import Arrays
+    from headrace.readers.batches import Arrays
 
 NAME, INDEX = "reuters.npz", "reuters_word_index.json"
 TOPICS = (
@@ -28,8 +28,8 @@ def read(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     """The newswires with all their words, 8,982 to train and 2,246 to test, as `keras.datasets.reuters` splits them."""
 
     def split(name: str) -> Arrays:
-        from headrace.arrays import read_arrays
-        from headrace.splits import split_arrays
+        from headrace.readers.arrays import read_arrays
+        from headrace.readers.splits import split_arrays
         from pipelines.sources._indexed import tokens
 
         arrays = read_arrays(raw / NAME, {"x": "lists", "y": 1})

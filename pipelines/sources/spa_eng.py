@@ -21,8 +21,8 @@ def read(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
 
     Many English sentences have several translations, which may lie in different splits, as in the book.
     """
-    from headrace.splits import split_batches
-    from headrace.tables import read_table
+    from headrace.readers.splits import split_batches
+    from headrace.readers.tables import read_table
 
     # In sentences, quotes are letters like others.
     pairs = read_table(

@@ -17,7 +17,7 @@ from pipelines.sources._reading import cut, each_by_itself
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from headrace.batches import Arrays
+    from headrace.readers.batches import Arrays
 
 PIECE = 1_000
 """Characters of a piece, at most, but for a longer line."""

@@ -20,8 +20,8 @@ HEADER = (
 
 def read(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     """712 passengers to train and 179 to test, dealt out by seed 113; of Kaggle's own test file no one knows."""
-    from headrace.splits import split_batches
-    from headrace.tables import read_table
+    from headrace.readers.splits import split_batches
+    from headrace.readers.tables import read_table
 
     return split_batches(read_table(raw / NAME, TITANIC.features), what=NAME)
 

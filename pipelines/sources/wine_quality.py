@@ -29,8 +29,8 @@ COLUMNS = (
 
 def read(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
     """1,279 wines to train and 320 to test, dealt out by seed 113. The file has no header."""
-    from headrace.splits import split_batches
-    from headrace.tables import read_table
+    from headrace.readers.splits import split_batches
+    from headrace.readers.tables import read_table
 
     names = [*(column.name for column in COLUMNS), "quality"]
     return split_batches(read_table(raw / NAME, WINE.features, names=names), what=NAME)

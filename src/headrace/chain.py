@@ -9,9 +9,9 @@ from dataclasses import dataclass, fields
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from headrace import borrowing
 from headrace.artifacts import Artifact
 from headrace.console import progress
+from headrace.engine import borrowing
 from headrace.errors import StageFailed
 from headrace.jobs import Job
 from headrace.spreading import at_once

@@ -13,12 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from headrace import archives, fingerprints
-from headrace.archives import stem
+from headrace import fingerprints
 from headrace.artifacts import Artifact, file_digest, home, read_json, write_json
 from headrace.console import progress
 from headrace.errors import ConfigError, Unavailable
-from headrace.fetching import (
+from headrace.getting import archives
+from headrace.getting.archives import stem
+from headrace.getting.fetching import (
     Held,
     at_hand,
     bytes_in_force,
@@ -199,7 +200,7 @@ def _way(file: File, had: Held) -> dict[str, Any]:
 
 def _prepare(job: Job, room: Room, name: str, wanted: list[File]) -> None:
     """Let TFDS make its records; `wanted` becomes the files that its builder asks for."""
-    from headrace.tfds_source import prepare
+    from headrace.getting.tfds_source import prepare
 
     held: dict[str, tuple[File, Held]] = {}
 

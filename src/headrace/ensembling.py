@@ -124,8 +124,8 @@ def ensemble(job: Job, room: Room, records: Artifact, models: Sequence[Artifact]
 
     from headrace.cross_validating import validation_rows
     from headrace.evaluating import only_target, predictions
-    from headrace.inputs import arrays, read_info
     from headrace.metrics import TASKS, intervals, numbers, rows
+    from headrace.records.inputs import arrays, read_info
 
     task = TASKS[job.pipeline.task]
     info = read_info(records.path)

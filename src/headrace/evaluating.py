@@ -15,8 +15,8 @@ from headrace.stages import Room, stage
 if TYPE_CHECKING:
     import numpy as np
 
-    from headrace.inputs import Info
     from headrace.metrics import Task
+    from headrace.records.inputs import Info
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +57,9 @@ def evaluate(
     """
     import numpy as np
 
-    from headrace.inputs import arrays, read_info
     from headrace.metrics import TASKS, intervals, numbers, rows, short, spread, title
     from headrace.ragged import dense
+    from headrace.records.inputs import arrays, read_info
 
     task = TASKS[job.pipeline.task]
     info = read_info(records.path)

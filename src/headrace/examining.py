@@ -22,11 +22,11 @@ from headrace.stages import Room, stage
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from headrace.described import FeatureStatistics, Statistics
-    from headrace.distributions import Series
-    from headrace.observing import Observer, Target
-    from headrace.pictures import Picture
-    from headrace.remarks import Remark
+    from headrace.describing.described import FeatureStatistics, Statistics
+    from headrace.describing.distributions import Series
+    from headrace.looking.observing import Observer, Target
+    from headrace.looking.pictures import Picture
+    from headrace.looking.remarks import Remark
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def examine(job: Job, room: Room, raw: Artifact, records: Artifact) -> None:
     Writes `examination.json`, `data.html` (all of it on one page that opens from disk) and the pictures of samples.
     Memory: 16 bytes for each example, and 100 to 300 MB.
     """
-    from headrace.leaking import SUSPICIOUS
+    from headrace.looking.leaking import SUSPICIOUS
 
     found, pictures = _examined(job, raw, records)
     write_json(room.output / pages.EXAMINATION, found)
@@ -106,10 +106,10 @@ def _told(job: Job) -> dict[str, Any]:
 
 
 def _examined(job: Job, raw: Artifact, records: Artifact) -> tuple[dict[str, Any], dict[str, Picture]]:
-    from headrace import remarks
-    from headrace.described import Statistics
-    from headrace.observing import target_of
-    from headrace.sheets import sheets
+    from headrace.describing.described import Statistics
+    from headrace.looking import remarks
+    from headrace.looking.observing import target_of
+    from headrace.looking.sheets import sheets
 
     features = job.origin.features
     train = Statistics.from_json(records.json("statistics.json"))
@@ -164,8 +164,8 @@ def _observed(
     job: Job, raw: Artifact, split: str, target: Target | None, train: Statistics
 ) -> tuple[Observer, Statistics]:
     """One pass over a split. The statistics of the training split are known already."""
-    from headrace.observing import Observer
-    from headrace.summaries import summarise
+    from headrace.describing.summaries import summarise
+    from headrace.looking.observing import Observer
 
     features = job.origin.features
     observer = Observer(features, target, shown=split == "train")
@@ -193,7 +193,7 @@ def _quarantine(records: Artifact) -> list[dict[str, Any]]:
 
 def _described(name: str, feature: Feature, found: FeatureStatistics) -> dict[str, Any]:
     """A feature of the training split as the page, the terminal and the report show it."""
-    from headrace.sheets import SHORT, excerpt
+    from headrace.looking.sheets import SHORT, excerpt
 
     declared = {column.name: column for column in feature.columns}
     series = list(found.series.items())[:COLUMNS]
@@ -282,8 +282,8 @@ def _balance(target: Target, seen: Mapping[str, Observer]) -> dict[str, Any]:
 
 
 def _repeated(seen: Mapping[str, Observer], target: Target | None) -> tuple[dict[str, Any], list[Remark]]:
-    from headrace import remarks
-    from headrace.duplicates import across, contradictions, within
+    from headrace.looking import remarks
+    from headrace.looking.duplicates import across, contradictions, within
 
     known = {split: observer.inputs for split, observer in seen.items()}
     inside = {split: within(digests) for split, digests in known.items()}
@@ -300,7 +300,7 @@ def _repeated(seen: Mapping[str, Observer], target: Target | None) -> tuple[dict
 
 
 def _clues(seen: Mapping[str, Observer], target: Target | None) -> list[Any]:
-    from headrace.leaking import clues
+    from headrace.looking.leaking import clues
 
     if target is None:
         return []
@@ -310,7 +310,7 @@ def _clues(seen: Mapping[str, Observer], target: Target | None) -> list[Any]:
 
 def _moved(job: Job, train: Statistics, other: Statistics) -> list[dict[str, Any]]:
     """How far each column of a split lies from the training split's, by the rule of `monitor`."""
-    from headrace.described import Statistics
+    from headrace.describing.described import Statistics
     from headrace.monitoring import moved
 
     # Neither the variant's settings nor the job's seed: what is found of the data is the same for all models.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from headrace.inputs import Info
+    from headrace.records.inputs import Info
 
     Arrays = dict[str, np.ndarray[Any, Any]]
 
@@ -66,9 +66,9 @@ def export(job: Job, room: Room, raw: Artifact, records: Artifact, model: Artifa
     """
     import numpy as np
 
-    from headrace.inputs import arrays, read_info
     from headrace.models import answer, load
     from headrace.preprocessing import raw_batches
+    from headrace.records.inputs import arrays, read_info
 
     settings = job.settings.export
     info = read_info(records.path)
@@ -117,8 +117,8 @@ def export(job: Job, room: Room, raw: Artifact, records: Artifact, model: Artifa
 
 def recorded(batches: Iterable[pa.RecordBatch], features: Mapping[str, Feature], count: int | None = None) -> Arrays:
     """The first examples of a split as arrays (examples, *shape); all of them if no count is given."""
-    from headrace.batches import whole
     from headrace.ragged import dense
+    from headrace.readers.batches import whole
 
     def first() -> Iterator[pa.RecordBatch]:
         rows = 0

@@ -180,7 +180,7 @@ _NOT_IN_KEYS = {
     "headrace.console",
     "headrace.spec",
     "headrace.jobs",
-    "headrace.borrowing",
+    "headrace.engine.borrowing",
 }
 """Modules that decide what is asked, told and kept, but never what a stage computes: the values they pass on are in
 the key themselves, so that a better error message does not train every model again."""

@@ -76,7 +76,7 @@ def source_named(pipeline: Pipeline, name: str) -> Source:
     if name in pipeline.sources:
         return pipeline.sources[name]
     if _is_path(name):
-        from headrace.own_data import own_data
+        from headrace.readers.own_data import own_data
 
         return own_data(Path(name), like=pipeline.sources[pipeline.default_source])
     raise ConfigError(

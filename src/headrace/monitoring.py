@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
 
-    from headrace.described import Aligned, FeatureStatistics, Statistics
+    from headrace.describing.described import Aligned, FeatureStatistics, Statistics
 
 log = logging.getLogger(__name__)
 
@@ -65,13 +65,13 @@ def check_file(job: Job, path: Path, records: Artifact, bundle: Artifact | None 
     Raises:
         DataError: The file can't be read, or lacks a column.
     """
-    from headrace.own_data import read_own
+    from headrace.readers.own_data import read_own
 
     return _check(job, read_own(path, job.origin.features, targets_required=False), records, bundle)
 
 
 def _check(job: Job, batches: Iterable[pa.RecordBatch], records: Artifact, bundle: Artifact | None) -> dict[str, Any]:
-    from headrace.summaries import Statistics
+    from headrace.describing.summaries import Statistics
 
     statistics = Statistics.from_json(records.json("statistics.json"))
     features = job.origin.features
@@ -122,9 +122,9 @@ def compare(
     Raises:
         DataError: There are no rows.
     """
-    from headrace.inspecting import Inspection
-    from headrace.schema import infer
-    from headrace.summaries import summarise
+    from headrace.describing.summaries import summarise
+    from headrace.validation.inspecting import Inspection
+    from headrace.validation.schema import infer
 
     remaining = iter(batches)
     first = next(remaining, None)
@@ -156,7 +156,7 @@ def moved(current: Statistics, statistics: Statistics, settings: Monitor, seed: 
     """
     import numpy as np
 
-    from headrace.described import aligned
+    from headrace.describing.described import aligned
 
     random = np.random.default_rng(seed)
     aspects = [
@@ -210,7 +210,7 @@ def _shares(aspect: Aligned, buckets: int) -> tuple[np.ndarray, np.ndarray]:
     """The parts of both splits that fall into each bucket: quantiles of the reference, or single values if few."""
     import numpy as np
 
-    from headrace.distributions import Distribution
+    from headrace.describing.distributions import Distribution
 
     known = aspect.then > 0
     then, now = aspect.then, aspect.now
@@ -340,8 +340,8 @@ class _Score:
         import numpy as np
         import tensorflow as tf
 
-        from headrace.batches import to_arrays
         from headrace.ragged import dense
+        from headrace.readers.batches import to_arrays
 
         values = {name: dense(found) for name, found in to_arrays(batch, self._features).items()}
         given = {name: tf.constant(values[name]) for name in values if name not in self._targets}

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
     import tensorflow as tf
 
-    from headrace.batches import Arrays
-    from headrace.checking import Quarantine
-    from headrace.inputs import Batch
-    from headrace.summaries import Statistics
+    from headrace.describing.summaries import Statistics
+    from headrace.readers.batches import Arrays
+    from headrace.records.inputs import Batch
+    from headrace.validation.checking import Quarantine
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +48,7 @@ def declared(job: Job) -> dict[str, Any]:
 
 
 def _facts(job: Job) -> dict[str, Any]:
-    from headrace.schema import reviewed_digest
+    from headrace.validation.schema import reviewed_digest
 
     return {
         **declared(job),
@@ -78,10 +78,10 @@ def preprocess(job: Job, room: Room, raw: Artifact) -> None:
     """
     import numpy as np
 
-    from headrace import checking, schema
-    from headrace.inputs import Info, write_info
-    from headrace.records import stored, write
-    from headrace.summaries import summarise
+    from headrace.describing.summaries import summarise
+    from headrace.records.inputs import Info, write_info
+    from headrace.records.writing import stored, write
+    from headrace.validation import checking, schema
 
     features = job.origin.features
     quarantines = {split: checking.Quarantine(job.origin.quarantine, split) for split in _splits(job, raw.path)}
@@ -135,7 +135,7 @@ def learned_function(job: Job, records: Artifact) -> Function:
     """The workload's preprocessing as it was learned when these records were written: raw batch → batch of records."""
     import numpy as np
 
-    from headrace.summaries import Statistics
+    from headrace.describing.summaries import Statistics
 
     learned = None
     if job.pipeline.learn:
@@ -157,7 +157,7 @@ def raw_batches(job: Job, raw: Path, split: str, quarantine: Quarantine | None =
     Raises:
         DataError: The data are not what the workload declares.
     """
-    from headrace.checking import Quarantine, checked
+    from headrace.validation.checking import Quarantine, checked
 
     noted = Quarantine(job.origin.quarantine, split) if quarantine is None else quarantine
     return checked(_splits(job, raw)[split], job.origin.features, f"split `{split}`", noted)
@@ -165,8 +165,8 @@ def raw_batches(job: Job, raw: Path, split: str, quarantine: Quarantine | None =
 
 def _reviewed(job: Job, raw: Path, split: str, quarantine: Quarantine) -> Iterator[pa.RecordBatch]:
     """The raw examples of a split, held against the schema that a person has reviewed, too, if there is one."""
-    from headrace import schema
-    from headrace.inspecting import Inspection
+    from headrace.validation import schema
+    from headrace.validation.inspecting import Inspection
 
     batches = raw_batches(job, raw, split, quarantine)
     path = schema.reviewed(job)
@@ -243,7 +243,7 @@ class _Restartable:
     raw: Path
 
     def __iter__(self) -> Iterator[Batch]:
-        from headrace.batches import to_arrays
+        from headrace.readers.batches import to_arrays
 
         features = self.job.origin.features
         return (_tensors(to_arrays(batch, features)) for batch in raw_batches(self.job, self.raw, "train"))
@@ -332,7 +332,7 @@ _STORED = ("float32", "int64", "uint8", "string")
 
 def _can_serve(job: Job, function: Function, layout: Mapping[str, Feature], batch: pa.RecordBatch) -> None:
     """The same function must give the same inputs from a batch without targets: a served model is given none."""
-    from headrace.batches import to_arrays
+    from headrace.readers.batches import to_arrays
 
     given = job.origin.features
     whole = _tensors(to_arrays(batch, given))
@@ -376,7 +376,7 @@ def _preprocessed(
     """The function applied to every batch by `tf.data`, several batches at a time, in their order."""
     import tensorflow as tf
 
-    from headrace.batches import to_arrays
+    from headrace.readers.batches import to_arrays
 
     features = job.origin.features
     trouble: list[Exception] = []
@@ -452,8 +452,8 @@ def _pipeline(
 
 def _to_arrow(job: Job, batch: Batch, rows: int) -> pa.RecordBatch:
     """Tensors as an Arrow batch, each of them with as many examples as were put in."""
-    from headrace.batches import batches
     from headrace.ragged import from_tensor
+    from headrace.readers.batches import batches
 
     arrays: dict[str, Any] = {}
     for name, tensor in batch.items():

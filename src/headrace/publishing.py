@@ -150,10 +150,10 @@ def _paired(job: Job, raw: Artifact, records: Artifact, ours: Path, version: int
     import tensorflow as tf
 
     from headrace.exporting import recorded
-    from headrace.inputs import arrays, read_info
     from headrace.metrics import TASKS, intervals, short, spread
     from headrace.preprocessing import raw_batches
     from headrace.ragged import dense
+    from headrace.records.inputs import arrays, read_info
     from headrace.serving_check import cause
 
     task = TASKS[job.pipeline.task]

@@ -126,7 +126,7 @@ class File(Spec):
     """Bytes; unknown where the publisher gives a digest only."""
     unpack: bool = False
     """Unpack the archive (zip, tar, tar.gz, gz …) into a folder beside it. Reading an archive does not need that: see
-    `headrace.archives`."""
+    `headrace.getting.archives`."""
     hint: str = ""
     """How a person gets it: the account, the rules to accept, the page."""
 
@@ -309,9 +309,9 @@ class Train(Spec):
     """Draw a new order of the examples for each epoch, a pure function of seed and epoch."""
     weights: dict[str, Annotated[str, BeforeValidator(_origin)]] = {}
     """Path of a layer (`vgg16`, `encoder/block_1`; empty for the whole model) → where its weights come from that are
-    not drawn: `imagenet` for one of `headrace.backbones`; `variant:NAME` for what that variant of the workload has
-    trained; `registry:LINE@blessed` (or `previous`, or a number); `file:PATH`, of a model or of weights. Of a model,
-    the layer of the same path is taken."""
+    not drawn: `imagenet` for one of `headrace.engine.backbones`; `variant:NAME` for what that variant of the workload
+    has trained; `registry:LINE@blessed` (or `previous`, or a number); `file:PATH`, of a model or of weights. Of a
+    model, the layer of the same path is taken."""
     frozen: tuple[str, ...] = ()
     """Layers that are not trained, with all within them, by patterns of their paths: `vgg16`, `vgg16/block[12]_*`.
     Batch normalisation among them keeps its means and variances."""
@@ -633,12 +633,14 @@ class Pipeline(Spec):
     """Model and `Train` → nothing: compiles a model that has several optimizers or losses of its own. Default: by what
     `Train` says."""
     loop: Callable[..., Any] | None = None
-    """`headrace.loops.Start` → `headrace.loops.Loop`: training by hand, for what no Keras model does by itself."""
+    """`headrace.engine.loops.Start` → `headrace.engine.loops.Loop`: training by hand, for what no Keras model does by
+    itself."""
     keep: Callable[..., Mapping[str, Any]] | None = None
     """Trained model → the Keras models to be saved: `model` (evaluated and exported) and others by their names.
     Default: the model itself."""
     sample: Callable[..., Mapping[str, Any]] | None = None
-    """Model and `headrace.journals.Moment` → images (height, width, channels) and texts by name, after each epoch."""
+    """Model and `headrace.engine.journals.Moment` → images (height, width, channels) and texts by name, after each
+    epoch."""
     custom: dict[str, Any] = {}
     """Losses, metrics, optimizers and layers of the workload's own by the names that `Train` and saved models call
     them."""

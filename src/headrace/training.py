@@ -17,9 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace import borrowing, fingerprints, transferring
+from headrace import fingerprints
 from headrace.artifacts import Artifact, write_json
 from headrace.cross_validating import held_out, validation_rows
+from headrace.engine import borrowing, transferring
 from headrace.errors import ConfigError, StageFailed
 from headrace.jobs import Job
 from headrace.spec import Train
@@ -29,10 +30,10 @@ if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from headrace.driving import Course, Outcome, Sampler
-    from headrace.epochs import Advance, Program
-    from headrace.feeding import Memory, Split, Stream
-    from headrace.journals import Journal
+    from headrace.engine.driving import Course, Outcome, Sampler
+    from headrace.engine.epochs import Advance, Program
+    from headrace.engine.feeding import Memory, Split, Stream
+    from headrace.engine.journals import Journal
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ def train(
         Diverged: The loss became infinite or no number.
         ConfigError: A name of a loss, metric or optimizer means nothing, or a callback has nothing to watch.
     """
-    from headrace.strategies import choose
+    from headrace.engine.strategies import choose
 
     settings = job.settings.train
     # The first thing of all: other workers can be joined only by a process that has computed nothing yet.
@@ -190,8 +191,8 @@ def _feed(
     epochs: int,
 ) -> Memory | Stream:
     """Where the batches come from."""
-    from headrace.feeding import Memory, Stream
-    from headrace.inputs import fits_in_memory, read_info
+    from headrace.engine.feeding import Memory, Stream
+    from headrace.records.inputs import fits_in_memory, read_info
 
     info = read_info(records.path)
     watched = settings.validation if fold is None else None
@@ -225,8 +226,8 @@ def _feed(
 @lru_cache(maxsize=2)
 def _split(records: Artifact, name: str) -> Split:
     """The examples of a split in memory, read once for all folds."""
-    from headrace.feeding import Split
-    from headrace.inputs import arrays, read_info
+    from headrace.engine.feeding import Split
+    from headrace.records.inputs import arrays, read_info
 
     return Split.of(arrays(records.path, name), read_info(records.path))
 
@@ -272,8 +273,8 @@ def _class_weights(feed: Memory | Stream, settings: Train) -> np.ndarray[Any, An
 def _class_counts(feed: Memory | Stream) -> np.ndarray[Any, Any]:
     import numpy as np
 
-    from headrace.feeding import Memory
-    from headrace.inputs import dataset
+    from headrace.engine.feeding import Memory
+    from headrace.records.inputs import dataset
 
     def numbers(targets: Mapping[str, Any]) -> Any:
         if len(targets) != 1:
@@ -308,8 +309,8 @@ def _built(job: Job, records: Artifact, seed: int, scope: Any) -> keras.Model:
 
     import keras
 
-    from headrace.compiling import precision
-    from headrace.inputs import read_info
+    from headrace.engine.compiling import precision
+    from headrace.records.inputs import read_info
 
     features = read_info(records.path).named("input")
     # Names of layers count up in a process; the model of the fourth fold must be called as in a fresh process.
@@ -335,9 +336,9 @@ def _program(
     Tracing costs more than training a small network. A program is kept for the next training that differs from this
     one in data and seed only, such as the next fold; while it is in use nobody else gets it.
     """
-    from headrace.epochs import Program
-    from headrace.feeding import Stream
-    from headrace.strategies import choose
+    from headrace.engine.epochs import Program
+    from headrace.engine.feeding import Stream
+    from headrace.engine.strategies import choose
 
     settings = job.settings.train
     streamed = isinstance(feed, Stream)
@@ -404,7 +405,7 @@ def _program(
 def _call_once(model: keras.Model, sample: Split) -> None:
     """Let a subclassed model create its weights, as it will when it is trained."""
     if not model.built:
-        from headrace.epochs import first_call
+        from headrace.engine.epochs import first_call
 
         first_call(model, sample)
 
@@ -451,9 +452,9 @@ def _driven(
     job: Job, room: Room, course: Course, epochs: int, sampler: Sampler | None, drawn: keras.Model | None
 ) -> Outcome:
     """Drive a course to its end, together with the other workers if there are any."""
-    from headrace.driving import deserted, drive
-    from headrace.journals import Journal
-    from headrace.strategies import choose, from_chief
+    from headrace.engine.driving import deserted, drive
+    from headrace.engine.journals import Journal
+    from headrace.engine.strategies import choose, from_chief
 
     settings = job.settings.train
     number, workers = _worker(settings)
@@ -483,7 +484,7 @@ def _driven(
 
 def _worker(settings: Train) -> tuple[int, int]:
     """The number of this process, and how many train together."""
-    from headrace.strategies import worker
+    from headrace.engine.strategies import worker
 
     return worker() if settings.strategy in ("auto", "multi_worker") else (0, 1)
 
@@ -500,9 +501,9 @@ def _by_hand(
     """Train by the workload's own loop, and save what it leaves."""
     import numpy as np
 
-    from headrace.feeding import Stream
-    from headrace.inputs import read_info
-    from headrace.loops import ByHand, Start
+    from headrace.engine.feeding import Stream
+    from headrace.engine.loops import ByHand, Start
+    from headrace.records.inputs import read_info
 
     if isinstance(feed, Stream):
         raise ConfigError("A loop written by hand gets its examples in memory.", remedy="set train.feed to memory")
@@ -545,9 +546,9 @@ def _sampler(job: Job, model: Any, feed: Memory | Stream, records: Artifact, see
     """Calls the workload's `sample` after an epoch, and leaves the model as it was."""
     if job.pipeline.sample is None:
         return None
-    from headrace.feeding import Memory
-    from headrace.inputs import read_info
-    from headrace.journals import Moment
+    from headrace.engine.feeding import Memory
+    from headrace.engine.journals import Moment
+    from headrace.records.inputs import read_info
 
     make = job.pipeline.sample
     split = feed.train if isinstance(feed, Memory) else feed.sample(16)

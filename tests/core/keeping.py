@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headrace.batches import batches
-from headrace.inputs import Info, write_info
-from headrace.records import stored, write
+from headrace.readers.batches import batches
+from headrace.records.inputs import Info, write_info
+from headrace.records.writing import stored, write
 from headrace.spec import Feature, Records
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from headrace.artifacts import Artifact, close, write_json
-from headrace.batches import batches
 from headrace.jobs import Job
 from headrace.ragged import Ragged
+from headrace.readers.batches import batches
 from headrace.spec import Column, Feature
 
 
@@ -203,9 +203,9 @@ def stand_in(job: Job, features: Mapping[str, Feature], splits: Mapping[str, Arr
 
 def records(job: Job, raw: Artifact, folder: Path, **files: Any) -> Artifact:
     """What `preprocess` leaves of the raw examples, without the records: counts, statistics, schema."""
-    from headrace import schema
+    from headrace.describing.summaries import summarise
     from headrace.preprocessing import raw_batches
-    from headrace.summaries import summarise
+    from headrace.validation import schema
 
     splits = {split: sum(b.num_rows for b in raw_batches(job, raw.path, split)) for split in job.origin.read(raw.path)}
     statistics = summarise(raw_batches(job, raw.path, "train"), job.origin.features)

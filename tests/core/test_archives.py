@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace import archives
-from headrace.archives import Limits, extract, members, opened, stem
 from headrace.errors import DataError
+from headrace.getting import archives
+from headrace.getting.archives import Limits, extract, members, opened, stem
 
 FILES = {"a-b/x.txt": b"first", "a/y.txt": b"", "a/z/1.bin": bytes(range(256)) * 40, "top.csv": b"1,2\n"}
 """Sorted part by part, `a` comes before `a-b`; sorted as text, it would not."""
@@ -349,7 +349,7 @@ class TestBounds:
     def test_large_ones_are_bounded_altogether(self, tmp_path: Path) -> None:
         path = packed(tmp_path / "data.zip", {name: os.urandom(20_000) for name in "abc"})
         assert "more than 50,000 bytes" in refusal(path, self.TIGHT)
-        assert "see headrace.archives.Limits" in refusal(path, self.TIGHT)
+        assert "see headrace.getting.archives.Limits" in refusal(path, self.TIGHT)
 
     def test_members_that_overlap_are_counted_one_by_one(self, tmp_path: Path) -> None:
         """As in the bombs whose members all share one packed block."""

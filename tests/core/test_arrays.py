@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from numpy.lib import format as npy
 
-from headrace.arrays import read_arrays, read_features
 from headrace.errors import DataError
+from headrace.readers.arrays import read_arrays, read_features
 from headrace.spec import Feature
 
 Write = Callable[..., Path]

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import backbones
 from headrace.artifacts import Artifact
-from headrace.backbones import CATALOGUE, backbone, file_of, load, prepared
-from headrace.borrowing import imagenet
 from headrace.chain import Stages
+from headrace.engine import backbones
+from headrace.engine.backbones import CATALOGUE, backbone, file_of, load, prepared
+from headrace.engine.borrowing import imagenet
 from headrace.errors import ConfigError, DataError
-from headrace.inputs import arrays
 from headrace.jobs import resolve
+from headrace.records.inputs import arrays
 from headrace.spec import File
 
 PARAMETERS = {"vgg16": 14_714_688, "mobilenet_v2": 2_257_984, "squeezenet": 722_496}
@@ -145,7 +145,7 @@ from headrace import Feature, Pipeline, Source, Train, Variant
 
 
 def read(raw):
-    from headrace.batches import batches
+    from headrace.readers.batches import batches
 
     random = np.random.default_rng(0)
 
@@ -161,7 +161,7 @@ def preprocess(statistics):
     """What the network sees in an image, computed once."""
     import tensorflow as tf
 
-    from headrace.backbones import backbone, prepared
+    from headrace.engine.backbones import backbone, prepared
 
     base = backbone("squeezenet", (40, 40, 3), weights="imagenet", pooling="avg")
 

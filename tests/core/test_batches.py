@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.batches import batches, to_arrays, whole
 from headrace.errors import DataError
 from headrace.ragged import Ragged
+from headrace.readers.batches import batches, to_arrays, whole
 from headrace.spec import Feature
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.callbacks import Watchers
+from headrace.engine.callbacks import Watchers
 from headrace.errors import ConfigError
 from headrace.spec import EarlyStopping, Train
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headrace.checkpoints import Checkpoint, newest, save
+from headrace.engine.checkpoints import Checkpoint, newest, save
 
 
 def checkpoint(epoch: int) -> Checkpoint:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.compiling import compile_model, precision
+from headrace.engine.compiling import compile_model, precision
 from headrace.errors import ConfigError
 from headrace.spec import Train
 

@@ -9,13 +9,14 @@ from typing import Any
 import click
 import pytest
 
-from headrace import projects, validating
-from headrace.anomalies import Anomaly
+from headrace import projects
 from headrace.cli import data as command
 from headrace.cli import shared
 from headrace.cli.groups import Commands
 from headrace.stages import stage
-from headrace.validating import Findings
+from headrace.validation import validating
+from headrace.validation.anomalies import Anomaly
+from headrace.validation.validating import Findings
 
 Headrace = Callable[..., Any]
 

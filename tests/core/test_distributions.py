@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.distributions import Column, Distribution, Series
+from headrace.describing.distributions import Column, Distribution, Series
 
 
 def counted(values: Any, dtype: str = "float32", most: int = 2**15) -> Series:

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import downloading, fetching, origins, projects
+from headrace import downloading, projects
 from headrace.artifacts import Artifact
 from headrace.downloading import download
 from headrace.errors import ConfigError, DataError, SystemTrouble, Unavailable
+from headrace.getting import fetching, origins
 from headrace.jobs import Job
 from headrace.spec import File, Pipeline
 from tests.core.serving import Web, serving
@@ -965,7 +966,7 @@ class TestOwnTable:
 
 @pytest.mark.real_data
 def test_the_mirrors_boston_file_is_the_one_that_keras_splits(mirror: Path, job: JobFactory) -> None:
-    from headrace.batches import to_arrays
+    from headrace.readers.batches import to_arrays
 
     asked = job(data="real")
     raw = download(asked)

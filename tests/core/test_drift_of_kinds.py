@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.batches import batches
-from headrace.described import aligned
+from headrace.describing.described import aligned
+from headrace.describing.summaries import summarise
 from headrace.monitoring import VALUES, _shares, moved
 from headrace.ragged import Ragged
+from headrace.readers.batches import batches
 from headrace.spec import Feature, Monitor
-from headrace.summaries import summarise
 from tests.core.making import KINDS
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headrace.duplicates import FIRST, across, contradictions, digests, within
+from headrace.looking.duplicates import FIRST, across, contradictions, digests, within
 from headrace.ragged import Ragged
 from tests.core.making import KINDS
 

@@ -13,12 +13,12 @@ from google.protobuf.internal import encoder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.batches import batches
-from headrace.encoding import content, encode
 from headrace.errors import DataError
-from headrace.inputs import Info, parser
 from headrace.ragged import Ragged
-from headrace.records import stored
+from headrace.readers.batches import batches
+from headrace.records.encoding import content, encode
+from headrace.records.inputs import Info, parser
+from headrace.records.writing import stored
 from headrace.spec import Feature, Records
 
 Values = dict[str, Any]

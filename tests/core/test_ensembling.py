@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import ensembling, evaluating, inputs
+from headrace import ensembling, evaluating
 from headrace.artifacts import Artifact
 from headrace.chain import Stages, averaged
 from headrace.ensembling import Mix, ensemble, mixed, search
 from headrace.errors import ConfigError, StageFailed
-from headrace.inputs import Info
 from headrace.jobs import Job, resolve
+from headrace.records.inputs import Info
+from headrace.records.writing import inputs
 from headrace.spec import Feature
 from tests.core.making import artifact
 from tests.core.pretending import pretending, write_workload

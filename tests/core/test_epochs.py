@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.compiling import compile_model, precision
-from headrace.epochs import Program
+from headrace.engine.compiling import compile_model, precision
+from headrace.engine.epochs import Program
+from headrace.engine.feeding import Memory, Split
+from headrace.engine.strategies import choose
 from headrace.errors import ConfigError
-from headrace.feeding import Memory, Split
-from headrace.orders import order
+from headrace.records.orders import order
 from headrace.spec import EarlyStopping, Train
-from headrace.strategies import choose
 from tests.core import trainables
 
 EXAMPLES, WIDTH = 70, 3
@@ -283,7 +283,7 @@ def test_a_batch_that_is_left_out_counts_nowhere() -> None:
 def test_many_held_out_examples_are_judged_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """In pieces of 16 and a last one of 5, the loss is that of all of them."""
     whole = program(settings()).run(examples(), examples(53, seed=1), seed=0, first=0, epochs=2)
-    monkeypatch.setattr("headrace.epochs._JUDGED", 1)
+    monkeypatch.setattr("headrace.engine.epochs._JUDGED", 1)
     pieces = program(settings()).run(examples(), examples(53, seed=1), seed=0, first=0, epochs=2)
 
     np.testing.assert_allclose(whole, pieces, rtol=1e-5)

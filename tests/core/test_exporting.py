@@ -167,7 +167,7 @@ class TestBundle:
 
 def raw_statistics(job: Job) -> Any:
     from headrace.artifacts import home, read_json
-    from headrace.summaries import Statistics
+    from headrace.describing.summaries import Statistics
 
     (path,) = (home() / "artifacts" / job.workload / "preprocess").glob("*/statistics.json")
     return Statistics.from_json(read_json(path))["features"]
@@ -205,7 +205,7 @@ class TestBrokenExports:
     def test_a_graph_that_prepares_its_inputs_otherwise_is_caught(
         self, exported: Export, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        from headrace import summaries
+        from headrace.describing import summaries
 
         read = summaries.Statistics.from_json.__func__  # type: ignore[attr-defined]
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from headrace import fetching, origins
 from headrace.console import Advance, shown_by
 from headrace.errors import ConfigError, DataError, Unavailable
-from headrace.fetching import at_hand, bytes_in_force, digest_in_force, fetch
+from headrace.getting import fetching, origins
+from headrace.getting.fetching import at_hand, bytes_in_force, digest_in_force, fetch
 from headrace.spec import File
 from tests.core.serving import Web, serving
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pytest
 
 from headrace.errors import ConfigError, DataError
-from headrace.folders import files_by_class, files_by_name
+from headrace.readers.folders import files_by_class, files_by_name
 from headrace.spec import Feature
 
 PETS = {

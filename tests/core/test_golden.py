@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headrace.inputs import arrays, read_info, verify
 from headrace.ragged import Ragged
+from headrace.records.inputs import arrays, read_info, verify
 from tests.golden.make import FOLDER, KEPT, LAYOUT, examples, make
 
 

@@ -12,12 +12,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace import inputs
 from headrace.errors import ConfigError, DataError
-from headrace.framing import checksums
-from headrace.inputs import arrays, damage_named, dataset, fits_in_memory, read_info, stream, verify
-from headrace.orders import order
 from headrace.ragged import Ragged
+from headrace.records.framing import checksums
+from headrace.records.inputs import arrays, damage_named, dataset, fits_in_memory, read_info, stream, verify
+from headrace.records.orders import order
+from headrace.records.writing import inputs
 from headrace.spec import Column, Feature, Records
 from tests.core.keeping import keep
 from tests.core.kinds import EVERY, everything
@@ -365,7 +365,7 @@ class TestDamage:
     @settings(max_examples=200, deadline=None)
     @given(data=st.data())
     def test_of_any_flipped_bit_is_found(self, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
-        from headrace.reading import Reader
+        from headrace.records.positions import Reader
 
         folder = tmp_path_factory.mktemp("flipped")
         info = keep(folder, LAYOUT, Records(shard_bytes=1000), train=examples(20))

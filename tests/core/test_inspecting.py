@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import schema
-from headrace.anomalies import KINDS, Anomaly, to_proto
-from headrace.batches import batches
-from headrace.checking import Quarantine, checked
+from headrace.describing.summaries import summarise
 from headrace.errors import DataError
-from headrace.inspecting import Inspection
 from headrace.ragged import Ragged
+from headrace.readers.batches import batches
 from headrace.spec import Column, Feature
-from headrace.summaries import summarise
+from headrace.validation import schema
+from headrace.validation.anomalies import KINDS, Anomaly, to_proto
+from headrace.validation.checking import Quarantine, checked
+from headrace.validation.inspecting import Inspection
 
 FEATURES = {
     "facts": Feature(shape=(2,), columns=(Column(name="ROOMS"), Column(name="AGE"))),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from headrace.leaking import Clue, _runs, clues, columns
+from headrace.looking.leaking import Clue, _runs, clues, columns
 from tests.core.making import KINDS
 
 ROWS = 400

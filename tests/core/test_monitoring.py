@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from headrace.artifacts import Artifact
-from headrace.batches import batches, to_arrays
+from headrace.describing.summaries import summarise
 from headrace.errors import DataError, StageFailed
 from headrace.jobs import Job
 from headrace.monitoring import check_file, compare, divergence, in_words, monitor
 from headrace.preprocessing import preprocess
+from headrace.readers.batches import batches, to_arrays
 from headrace.spec import Column, Feature, Monitor
-from headrace.summaries import summarise
 from tests.core.making import twin
 
 COLUMNS = ("normal", "skewed", "river", "rooms")

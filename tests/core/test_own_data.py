@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from headrace.batches import batches, to_arrays, whole
 from headrace.errors import ConfigError, DataError
-from headrace.own_data import own_data, read_own
+from headrace.readers.batches import batches, to_arrays, whole
+from headrace.readers.own_data import own_data, read_own
 from headrace.spec import Column, Feature, Records, Source
 
 HOUSES = {
@@ -80,7 +80,7 @@ def arrays(folder: Path) -> Path:
 
 
 def records(folder: Path) -> Path:
-    from headrace.records import write
+    from headrace.records.writing import write
 
     (folder / "records").mkdir()
     written = write(folder / "records", "houses", batches(numbers()), HOUSES, Records())
@@ -189,7 +189,12 @@ class TestSource:
         from headrace.fingerprints import function_code
 
         codes = function_code(own_data(csv_file(tmp_path), like()).read)
-        assert {"headrace/own_data.py", "headrace.tables", "headrace.csv_tables", "headrace.folders"} <= codes.keys()
+        assert {
+            "headrace/readers/own_data.py",
+            "headrace.readers.tables",
+            "headrace.readers.csv_tables",
+            "headrace.readers.folders",
+        } <= codes.keys()
 
 
 class TestFilesByClass:
@@ -243,8 +248,8 @@ def test_what_cannot_be_read_whole_is_told(tmp_path: Path) -> None:
 
 def test_naming_own_data_loads_neither_numpy_nor_arrow(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from headrace.own_data import own_data; from headrace.spec import Source"
-        "\n"
+        "import sys; from pathlib import Path\n"
+        "from headrace.readers.own_data import own_data; from headrace.spec import Source\n"
         f"own_data(Path({str(csv_file(tmp_path))!r}), Source(title='', features={{}}, read=print));"
         "print(*{'numpy', 'pyarrow', 'tensorflow'} & set(sys.modules))"
     )

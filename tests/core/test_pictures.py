@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headrace.pictures import COLOURS, LINES, POINTS, SIDE, is_small, lines, overlay, sheet, tile
+from headrace.looking.pictures import COLOURS, LINES, POINTS, SIDE, is_small, lines, overlay, sheet, tile
 from tests.core.making import picture
 
 RED = np.zeros((6, 4, 3), np.uint8)

@@ -11,17 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import preprocessing, schema
+from headrace import preprocessing
 from headrace.artifacts import Artifact, home, write_json
-from headrace.batches import batches
+from headrace.describing.summaries import Statistics
 from headrace.errors import DataError, StageFailed
-from headrace.inputs import arrays, read_info
 from headrace.jobs import Job
 from headrace.preprocessing import learned_function, preprocess, raw_batches
 from headrace.ragged import Ragged
-from headrace.schema import read as read_schema
+from headrace.readers.batches import batches
+from headrace.records.inputs import arrays, read_info
 from headrace.spec import Feature, Records
-from headrace.summaries import Statistics
+from headrace.validation import schema
+from headrace.validation.schema import read as read_schema
 from tests.core.kinds import EVERY, everything, picture, strings
 from tests.core.making import twin
 

@@ -11,9 +11,9 @@ import pytest
 
 from headrace import exporting, publishing, registry
 from headrace.artifacts import Artifact
-from headrace.inputs import arrays, read_info
 from headrace.jobs import Job
 from headrace.publishing import judge, line_of, publish
+from headrace.records.inputs import arrays, read_info
 from tests.core.making import artifact, trained, twin
 
 Factory = Callable[..., Job]

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from headrace.batches import batches, whole
-from headrace.checking import Quarantine, checked, image_fault, shortened, write_quarantine
 from headrace.errors import DataError
 from headrace.ragged import Ragged
+from headrace.readers.batches import batches, whole
 from headrace.spec import Column, Feature
+from headrace.validation.checking import Quarantine, checked, image_fault, shortened, write_quarantine
 
 FEATURES = {
     "facts": Feature(shape=(2,), columns=(Column(name="ROOMS"), Column(name="AGE"))),
@@ -361,7 +361,7 @@ class TestQuarantine:
         assert [quarantine.original(row) for row in range(len(kept))] == [1, 4, 5, 7]
 
     def test_names_some_and_counts_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("headrace.checking.NOTED", 3)
+        monkeypatch.setattr("headrace.validation.checking.NOTED", 3)
         quarantine = Quarantine(0.99)
         check({"x": np.array([np.nan] * 9 + [1.0])}, {"x": Feature()}, quarantine)
         assert ([line["row"] for line in quarantine.noted], quarantine.left_out) == ([0, 1, 2], 9)

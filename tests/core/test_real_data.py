@@ -13,15 +13,15 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from headrace.archives import opened
-from headrace.arrays import read_arrays
-from headrace.batches import whole
 from headrace.errors import DataError
-from headrace.folders import files_by_class, files_by_name
+from headrace.getting.archives import opened
+from headrace.readers.arrays import read_arrays
+from headrace.readers.batches import whole
+from headrace.readers.folders import files_by_class, files_by_name
+from headrace.readers.splits import keras_order, split_arrays
+from headrace.readers.tables import read_table
+from headrace.readers.tfrecords import inferred, read_records, record_splits
 from headrace.spec import Column, Feature
-from headrace.splits import keras_order, split_arrays
-from headrace.tables import read_table
-from headrace.tfrecords import inferred, read_records, record_splits
 
 pytestmark = pytest.mark.real_data
 

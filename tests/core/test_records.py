@@ -13,10 +13,10 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from headrace import records
-from headrace.batches import batches
 from headrace.errors import DataError
-from headrace.records import stored, write
+from headrace.readers.batches import batches
+from headrace.records.writing import stored, write
+from headrace.records.writing import writing as records
 from headrace.spec import Feature, Records
 from tests.core.kinds import EVERY, everything
 

@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from headrace import checkpoints, driving, training
+from headrace import training
 from headrace.artifacts import Artifact
+from headrace.engine import checkpoints, driving
 from headrace.training import train
 from tests.conftest import PROJECT
 from tests.core.trainables import KINDS, records, request

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from headrace.looking.sampling import ROW, Grouped, Sample
 from headrace.ragged import Ragged
-from headrace.sampling import ROW, Grouped, Sample
 
 
 def drawn(size: int, rows: int, batch: int, seed: int = 0) -> np.ndarray:

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import schema
-from headrace.batches import batches
+from headrace.describing.summaries import summarise
 from headrace.errors import ConfigError, DataError
 from headrace.jobs import Job
 from headrace.ragged import Ragged
+from headrace.readers.batches import batches
 from headrace.spec import Column, Feature
-from headrace.summaries import summarise
+from headrace.validation import schema
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -338,5 +338,6 @@ class TestReview:
         import subprocess
         import sys
 
-        code = "import sys, headrace.schema; print({'numpy', 'pyarrow', 'tensorflow_metadata'} & set(sys.modules))"
+        heavy = "{'numpy', 'pyarrow', 'tensorflow_metadata'}"
+        code = f"import sys, headrace.validation.schema; print({heavy} & set(sys.modules))"
         assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "set()"

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from headrace.looking.sampling import ROW
+from headrace.looking.sheets import TEXTS, TILES, UNGROUPED, excerpt, sheets
 from headrace.ragged import Ragged
-from headrace.sampling import ROW
-from headrace.sheets import TEXTS, TILES, UNGROUPED, excerpt, sheets
 from headrace.spec import Feature
 from tests.core.making import KINDS, files, images, masks, numbers, table, text, tokens
 

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from headrace import splits
-from headrace.batches import Restartable, batches, whole
 from headrace.errors import DataError
 from headrace.ragged import Ragged
+from headrace.readers import splits
+from headrace.readers.batches import Restartable, batches, whole
+from headrace.readers.splits import deal, keras_order, split_arrays, split_batches
 from headrace.spec import Feature
-from headrace.splits import deal, keras_order, split_arrays, split_batches
 
 FEATURES = {"n": Feature(dtype="int64"), "words": Feature(shape=(None,), dtype="int64")}
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from tensorflow_metadata.proto.v0 import statistics_pb2 as pb
 
-from headrace.batches import batches
+from headrace.describing.summaries import summarise
 from headrace.ragged import Ragged
+from headrace.readers.batches import batches
 from headrace.spec import Column, Feature
-from headrace.summaries import summarise
 from tests.core.kinds import EVERY, everything, picture, strings
 
 

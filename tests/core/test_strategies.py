@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from headrace.engine.strategies import choose
 from headrace.errors import ConfigError
 from headrace.spec import Train
-from headrace.strategies import choose
 from tests.conftest import PROJECT
 from tests.core import trainables
 
@@ -28,9 +28,9 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 import keras, numpy as np
-from headrace.epochs import Program, Split
+from headrace.engine.epochs import Program, Split
 from headrace.spec import Train
-from headrace.strategies import choose
+from headrace.engine.strategies import choose
 
 random = np.random.default_rng(0)
 x = random.normal(size=(70, 3)).astype("float32")
@@ -84,9 +84,9 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
 import keras, numpy as np
-from headrace.epochs import Program
-from headrace.feeding import Split
-from headrace.strategies import choose
+from headrace.engine.epochs import Program
+from headrace.engine.feeding import Split
+from headrace.engine.strategies import choose
 from tests.core import trainables
 
 found = {}
@@ -111,7 +111,7 @@ strategy = choose("mirrored")
 with strategy.scope():
     given = keras.Input((50,))
     model = keras.Model(given, keras.layers.Dropout(0.5)(given))
-from headrace.epochs import _split_noise
+from headrace.engine.epochs import _split_noise
 _split_noise(model)
 noise = strategy.run(tf.function(lambda: model(tf.ones((4, 50)), training=True)))
 one, other = (values.numpy() for values in strategy.experimental_local_results(noise))

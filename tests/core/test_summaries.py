@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace import summaries
-from headrace.batches import batches
+from headrace.describing import summaries
+from headrace.describing.summaries import FeatureStatistics, Statistics, Summary, summarise
 from headrace.errors import StageFailed
+from headrace.readers.batches import batches
 from headrace.spec import Column, Feature
-from headrace.summaries import FeatureStatistics, Statistics, Summary, summarise
 
 PERCENTS = range(101)
 

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace import summaries
-from headrace.batches import batches
+from headrace.describing import summaries
+from headrace.describing.summaries import FeatureStatistics, Statistics, Summary, aligned, position_names, summarise
 from headrace.errors import DataError
 from headrace.ragged import Ragged
+from headrace.readers.batches import batches
 from headrace.spec import Column, Feature
-from headrace.summaries import FeatureStatistics, Statistics, Summary, aligned, position_names, summarise
 from tests.core.kinds import EVERY, everything, picture, strings
 
 RANDOM = np.random.default_rng(7)

@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from headrace import csv_tables
-from headrace.batches import to_arrays
 from headrace.errors import ConfigError, DataError
+from headrace.readers import csv_tables
+from headrace.readers.batches import to_arrays
+from headrace.readers.tables import read_table
 from headrace.spec import Column, Feature
-from headrace.tables import read_table
 
 FEATURES = {
     "features": Feature(shape=(2,), columns=(Column(name="RM"), Column(name="AGE"))),

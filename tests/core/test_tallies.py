@@ -10,7 +10,7 @@ import pyarrow as pa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headrace.tallies import LONGEST, Counter, Tally
+from headrace.describing.tallies import LONGEST, Counter, Tally
 
 words = st.lists(st.sampled_from("abcdefghijklmnop"), max_size=60)
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.inputs import arrays
 from headrace.ragged import Ragged
+from headrace.records.inputs import arrays
 from headrace.spec import Feature, Records
 from tests.core.keeping import keep
 from tests.core.kinds import EVERY, everything

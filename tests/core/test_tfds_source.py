@@ -17,15 +17,15 @@ import pytest
 
 from headrace import projects
 from headrace.artifacts import Artifact
-from headrace.batches import to_arrays
 from headrace.downloading import download
 from headrace.errors import ConfigError, DataError, Unavailable
-from headrace.fetching import fetch
+from headrace.getting.fetching import fetch
+from headrace.getting.tfds_source import _file, prepare
 from headrace.jobs import Job
 from headrace.ragged import Ragged
+from headrace.readers.batches import to_arrays
+from headrace.readers.tfds_reading import read_tfds
 from headrace.spec import Feature, File, Pipeline
-from headrace.tfds_reading import read_tfds
-from headrace.tfds_source import _file, prepare
 
 JobFactory = Callable[..., Job]
 Arrays = dict[str, Any]
@@ -212,7 +212,7 @@ class TestBuiltIn:
         """Neither TFDS's retries, nor ours."""
         from tensorflow_datasets.core.download import downloader
 
-        from headrace import origins
+        from headrace.getting import origins
 
         def never(*arguments: Any, **options: Any) -> None:
             raise AssertionError("TFDS downloads by itself")
@@ -424,7 +424,7 @@ class TestReading:
         assert once == again
 
     def test_is_done_in_batches(self, prepared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        from headrace import tfds_reading
+        from headrace.readers import tfds_reading
 
         monkeypatch.setattr(tfds_reading, "ROWS", 4)
         train = read_tfds(prepared, {"id": KINDS["id"]})["train"]
@@ -528,7 +528,7 @@ def test_what_is_skipped_needs_no_tensorflow(
     digits()
     put(folder, small_mnist)
     assert isinstance(download(job(data="real")), Artifact)
-    modules = "headrace.downloading, headrace.tfds_source, headrace.tfds_reading"
+    modules = "headrace.downloading, headrace.getting.tfds_source, headrace.readers.tfds_reading"
     code = f"import sys, {modules}; print({{'tensorflow', 'numpy'}} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("set()\n", "")

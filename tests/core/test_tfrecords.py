@@ -17,12 +17,12 @@ import pytest
 from PIL import Image
 from tfx_bsl.coders.example_coder import RecordBatchToExamplesEncoder
 
-from headrace import tfrecords
-from headrace.batches import whole
 from headrace.errors import DataError
 from headrace.ragged import Ragged
+from headrace.readers import tfrecords
+from headrace.readers.batches import whole
+from headrace.readers.tfrecords import inferred, read_records, record_splits
 from headrace.spec import Feature
-from headrace.tfrecords import inferred, read_records, record_splits
 
 FEATURES = {
     "x": Feature(shape=(2,)),

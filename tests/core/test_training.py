@@ -11,10 +11,10 @@ import pytest
 
 from headrace.artifacts import Artifact
 from headrace.downloading import download
+from headrace.engine.feeding import Memory, Split
+from headrace.engine.journals import Moment
 from headrace.errors import ConfigError, Diverged
-from headrace.feeding import Memory, Split
 from headrace.jobs import Job
-from headrace.journals import Moment
 from headrace.preprocessing import preprocess
 from headrace.training import node_seed, train
 from tests.conftest import JobFactory

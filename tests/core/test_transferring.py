@@ -11,15 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import backbones, borrowing, registry, training
+from headrace import registry, training
 from headrace.artifacts import Artifact, write_json
 from headrace.chain import Stages, cross_validated, standard
+from headrace.engine import backbones, borrowing
+from headrace.engine.transferring import freeze, layers, load
 from headrace.errors import ConfigError, DataError
 from headrace.jobs import resolve
 from headrace.spec import File, Train
 from headrace.stages import Room, stage
 from headrace.training import train
-from headrace.transferring import freeze, layers, load
 from tests.core.test_resuming import cut
 from tests.core.trainables import records, request
 

@@ -14,15 +14,15 @@ import pyarrow as pa
 import pytest
 from pyarrow import parquet
 
-from headrace import schema
 from headrace.artifacts import write_json
-from headrace.batches import batches
+from headrace.describing.summaries import Statistics, summarise
 from headrace.errors import ConfigError, DataError
 from headrace.jobs import Job
+from headrace.readers.batches import batches
+from headrace.readers.tables import read_table
 from headrace.spec import Column, Feature
-from headrace.summaries import Statistics, summarise
-from headrace.tables import read_table
-from headrace.validating import Findings, comparisons, validate, validate_table
+from headrace.validation import schema
+from headrace.validation.validating import Findings, comparisons, validate, validate_table
 
 FEATURES = {
     "facts": Feature(shape=(2,), columns=(Column(name="ROOMS"), Column(name="AGE"))),
@@ -251,7 +251,7 @@ class TestWorkloads:
         assert (findings.environment, len(findings.compared)) == ("SERVING", 13)
 
     def test_their_twins_pass_the_reviewed_schema(self, job: Callable[..., Job], tmp_path: Path) -> None:
-        from headrace.inspecting import Inspection
+        from headrace.validation.inspecting import Inspection
 
         found = job()
         for seed in range(5):
@@ -373,7 +373,7 @@ class TestRealData:
         assert (findings.verdict, findings.environment, findings.anomalies) == ("pass", "SERVING", [])
 
     def test_the_tracts_of_boston_pass_their_reviewed_schema(self, job: Callable[..., Job], mirror: Path) -> None:
-        from headrace.inspecting import Inspection
+        from headrace.validation.inspecting import Inspection
 
         found = job()
         rules = schema.read(schema.reviewed(found) or Path())

@@ -17,8 +17,8 @@ import numpy as np
 
 from headrace import Feature, Pipeline, Source, Train, Variant
 from headrace.artifacts import Artifact
+from headrace.engine.loops import Loop, Start
 from headrace.jobs import Job
-from headrace.loops import Loop, Start
 from headrace.ragged import Ragged
 
 EXAMPLES = 44
@@ -409,9 +409,9 @@ def arrays(kind: str, examples: int = EXAMPLES, seed: int = 0) -> dict[str, Any]
 
 def records(kind: str, folder: Path, **splits: int) -> Artifact:
     """Finished records of made-up examples, and of further splits: `records("dense", folder, validation=10)`."""
-    from headrace.batches import batches
-    from headrace.inputs import Info, write_info
-    from headrace.records import stored, write
+    from headrace.readers.batches import batches
+    from headrace.records.inputs import Info, write_info
+    from headrace.records.writing import stored, write
     from headrace.spec import Records
     from tests.core.making import artifact
 

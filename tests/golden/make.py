@@ -1,7 +1,7 @@
 """The records in `records/` beside this file, made anew: `python -m tests.golden.make`.
 
 They are kept to guard the format. A change that makes them unreadable, or writes other bytes for the same examples,
-must be meant: raise `headrace.inputs.VERSION` with it, and run this.
+must be meant: raise `headrace.records.inputs.VERSION` with it, and run this.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from headrace.inputs import Info
 from headrace.ragged import Ragged
+from headrace.records.inputs import Info
 from headrace.spec import Column, Feature, Records
 from tests.core.keeping import keep
 

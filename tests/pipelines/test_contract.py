@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 from headrace import Feature, Pipeline, Source, projects
-from headrace.batches import to_arrays
-from headrace.checking import checked
+from headrace.describing.summaries import summarise
 from headrace.jobs import Profile, resolve
-from headrace.summaries import summarise
+from headrace.readers.batches import to_arrays
+from headrace.validation.checking import checked
 
 WORKLOADS = projects.names()
 SOURCES = [(name, source) for name in WORKLOADS for source in projects.load(name).sources]
@@ -137,8 +137,8 @@ def test_preprocess_works_on_the_inputs_alone(case: tuple[Pipeline, Source, Path
 
 
 def test_the_model_takes_the_records_and_learns_a_step(case: tuple[Pipeline, Source, Path]) -> None:
-    from headrace.epochs import Program, Split
-    from headrace.strategies import choose
+    from headrace.engine.epochs import Program, Split
+    from headrace.engine.strategies import choose
 
     pipeline, source, raw = case
     _, batch = prepared(pipeline, source, raw)

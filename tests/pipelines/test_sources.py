@@ -20,17 +20,17 @@ import pytest
 from PIL import Image
 
 from headrace import Feature, Source, projects
-from headrace.batches import to_arrays, whole
-from headrace.checking import Quarantine, checked
+from headrace.describing.summaries import Statistics, summarise
 from headrace.errors import DataError
-from headrace.fetching import fetch
 from headrace.fingerprints import function_code
-from headrace.inputs import Info, arrays, write_info
-from headrace.leaking import SUSPICIOUS, Clue, clues, columns
+from headrace.getting.fetching import fetch
+from headrace.looking.leaking import SUSPICIOUS, Clue, clues, columns
 from headrace.ragged import Ragged
-from headrace.records import stored, write
+from headrace.readers.batches import to_arrays, whole
+from headrace.records.inputs import Info, arrays, write_info
+from headrace.records.writing import stored, write
 from headrace.spec import Records
-from headrace.summaries import Statistics, summarise
+from headrace.validation.checking import Quarantine, checked
 
 Array = np.ndarray[Any, Any]
 
@@ -598,7 +598,7 @@ class TestRealData:
         assert {row["breed"] for row in rows} == {b"Abyssinian", b"Bengal", b"american_bulldog"}
 
     def test_new_penguins_have_no_species(self, mirror: Path) -> None:
-        from headrace.tables import read_table
+        from headrace.readers.tables import read_table
         from pipelines.sources.penguins import PROCESSED, UNLABELLED
 
         path = fetch([UNLABELLED])[0].path

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from headrace.artifacts import Artifact
+from headrace.describing.summaries import summarise
 from headrace.spec import Feature
-from headrace.summaries import summarise
 from tasks import showing
 from tasks.downloading import files
 from tasks.examining import findings

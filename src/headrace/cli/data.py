@@ -176,7 +176,7 @@ def validate(
 
     Tells what is wrong, row by row where it can. The exit code is 3 if there are errors.
     """
-    from headrace import validating
+    from headrace.validation import validating
 
     job = request(workload, (), None, **chosen).job
     with quiet_libraries():
@@ -208,7 +208,7 @@ def schema(workload: str, write: bool, force: bool, as_json: bool, **chosen: Any
 
     A schema that is there already is not replaced, but compared.
     """
-    from headrace.schema import reviewed_path
+    from headrace.validation.schema import reviewed_path
 
     job = request(workload, (), None, **chosen).job
     with quiet_libraries():

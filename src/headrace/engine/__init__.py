@@ -1,0 +1,1 @@
+"""The training engine: one drive for Keras models and hand-written loops, with exact resume."""

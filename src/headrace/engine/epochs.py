@@ -1,0 +1,828 @@
+"""The training of a Keras model in one graph: the loop over steps, and over whole epochs, runs inside TensorFlow.
+
+For small networks a step costs far less than the Python around it. Measured on house prices (benchmarks/README.md):
+the same updates as `model.fit` on the same batches, tens of times faster. The model, its losses, metrics and optimizer
+are Keras' own, and so is a `train_step` that a model brings along.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from headrace.engine.callbacks import Watchers, rate
+from headrace.engine.compiling import compile_model
+from headrace.engine.feeding import Memory, Split, Stream, padded
+from headrace.errors import ConfigError, nearest
+from headrace.ragged import Ragged
+from headrace.records.orders import order
+from headrace.spec import Train
+
+if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+log = logging.getLogger(__name__)
+
+Array = np.ndarray[Any, Any]
+
+_ORDERS = 4_000_000
+"""Positions drawn ahead for one call of the graph: bounds the memory that the orders of its epochs take."""
+
+_JUDGED = 2**20
+"""Numbers of held-out examples that are judged in one piece: bounds the memory that a network takes for them."""
+
+
+@dataclass(frozen=True)
+class Advance:
+    """What some steps have come to."""
+
+    rows: Array
+    """Metrics of the epochs that were finished (epochs, len(names)), float32."""
+    steps: int
+    """Steps done; fewer than asked for where early stopping or a loss that is no number ended them."""
+    latest: Array | None
+    """Metrics so far of an epoch that isn't finished (training metrics only)."""
+
+
+class Program:
+    """A compiled model with the graph that trains it, traced once for each size of its splits.
+
+    The same program trains several times (the folds of a cross-validation): `restart(weights)` starts afresh.
+
+    Args:
+        model: A Keras model, not compiled, built in the scope of the strategy.
+        settings: How to train it.
+        strategy: The strategy.
+        sample: The examples to learn from, or a few of them, by which everything learns its shapes.
+        custom: What the workload calls by names of its own.
+        own_compile: The workload's own way to compile.
+        class_weights: How much the examples of each class count in the loss (classes,), float32.
+        streamed: Batches come from a `Stream`.
+        worker: Which rows of a batch this process takes: `(number, workers)`.
+
+    Raises:
+        ConfigError: A name in the settings means nothing, or the model can't be trained as they say.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        settings: Train,
+        strategy: tf.distribute.Strategy,
+        sample: Split,
+        *,
+        custom: Mapping[str, Any] | None = None,
+        own_compile: Callable[..., None] | None = None,
+        class_weights: Array | None = None,
+        streamed: bool = False,
+        worker: tuple[int, int] = (0, 1),
+    ) -> None:
+        import keras
+        import tensorflow as tf
+
+        self.model = model
+        self.settings = settings
+        self.strategy = strategy
+        self.replicas = strategy.num_replicas_in_sync
+        self._worker = worker
+        self._class_weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
+        self._own_step = type(model).train_step is not keras.Model.train_step
+        self._own_test = self._own_step or type(model).test_step is not keras.Model.test_step
+        self._train_names: list[str] = []
+        self._test_names: list[str] = []
+        self.names: list[str] = []
+        self._placed: tuple[Memory, Any] | None = None
+        self._drawn: tuple[Any, int, int, Any] | None = None
+        self._total = tf.Variable(0.0, trainable=False)
+        self.waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
+        """Seconds that steps have waited for the batches of a stream."""
+        self._compiled = settings.jit_compile and self._can_be_compiled(sample, streamed)
+        self._masked = self._compiled and not streamed
+        whole = self._masked or settings.drop_remainder
+        self._size = settings.batch_size if whole and len(sample) >= settings.batch_size else None
+        self._specs = _specs(sample)
+        with strategy.scope():
+            self._ready(sample, own_compile, custom or {})
+            if self.replicas > 1:
+                _split_noise(model)
+                self._build_optimizers()
+        self._graph_of_a_step = tf.function(self._step, autograph=False, jit_compile=self._compiled and streamed)
+        # Traced by itself: a model's own step creates its optimizers' variables, which it could not in a loop.
+        traced = self._graph_of_a_step.get_concrete_function(*self._specs_of_a_step())
+        # One that was never built moves nothing: `compile` of a model with optimizers of its own leaves such a one.
+        self.optimizers = [optimizer for optimizer in _optimizers(model) if optimizer.built]
+        self.watchers = Watchers(settings, model.weights, self.optimizers)
+        self._rate = rate(self.optimizers[0]) if settings.reduce_lr else None
+        self._variables = self._everything(traced.graph.variables)
+        self._start = self.state
+        if streamed:
+            self._stream_graph = tf.function(self._stream, autograph=False)
+            self._finish_graph = tf.function(self._finish_stream, autograph=False)
+        else:
+            self._graph = tf.function(self._run, autograph=False, jit_compile=self._compiled)
+
+    # ------------------------------------------------------------------------------------------- readiness
+
+    def _ready(self, sample: Split, own_compile: Any, custom: Mapping[str, Any]) -> None:
+        """Compile the model, and let everything create its variables now: inside a loop it would be too late."""
+        model = self.model
+        inputs, targets, _ = sample.take(slice(0, 2)).tensors()
+        x, y = self._packed({name: padded(values) for name, values in inputs.items()}, targets)
+        compile_model(model, self.settings, custom, own_compile, weighted=not self._own_step)
+        if self._own_step:
+            return
+        # Recurrent layers with dropout draw from their generators even where they don't drop anything.
+        drawn = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
+        try:
+            predicted = model(x, training=False)
+            model.optimizer.build(model.trainable_variables)
+            model.compute_loss(x, y, predicted, None, training=False)
+            model.compute_metrics(x, y, predicted, None)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ConfigError(
+                "The model, its targets and the training settings don't go together.",
+                expected=f"outputs for {', '.join(targets) or 'no target'}",
+                received=str(error).strip().splitlines()[0],
+                remedy="see train.loss and train.metrics in `headrace show`, and the names of the model's outputs",
+            ) from error
+        self._reset()
+        for variable, value in drawn:
+            variable.assign(value)
+
+    def _build_optimizers(self) -> None:
+        """Let the optimizers of a model's own step create their variables, in the scope of the strategy.
+
+        Among several replicas a step can't create them itself. Which weights an optimizer moves is told by a step that
+        is traced, and never run, with optimizers that only listen.
+        """
+        import tensorflow as tf
+
+        moved: dict[int, list[Any]] = {}
+        waiting = {id(optimizer): optimizer for optimizer in _optimizers(self.model) if not optimizer.built}
+        for number, optimizer in waiting.items():
+            optimizer.apply = lambda _, variables=(), number=number: moved.setdefault(number, list(variables))
+
+        def step(inputs: Any, targets: Any, weights: Any) -> Any:
+            return self.strategy.run(lambda: self.model.train_step(self._data(inputs, targets, weights)))
+
+        if waiting:
+            tf.function(step, autograph=False).get_concrete_function(*self._specs)
+        for number, optimizer in waiting.items():
+            del optimizer.apply
+            if number in moved:
+                optimizer.build(moved[number])
+
+    def _can_be_compiled(self, sample: Split, streamed: bool) -> bool:
+        """Whether XLA would compute the same; a warning says why not."""
+        import keras
+
+        uneven = len(sample) % self.settings.batch_size and not self.settings.drop_remainder
+        reasons = {
+            "XLA can't compile what several replicas do together": self.replicas > 1,
+            "batch normalisation would see the rows that fill up a last batch": uneven
+            and not streamed
+            and any(isinstance(layer, keras.layers.BatchNormalization) for layer in self.model._flatten_layers()),
+            "a model with a step of its own would see the rows that fill up a last batch": uneven
+            and not streamed
+            and self._own_step,
+            "the length of the examples differs": any(isinstance(v, Ragged) for v in sample.inputs.values()),
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                log.warning("jit_compile is left out: %s", reason)
+                return False
+        return True
+
+    def _specs_of_a_step(self) -> Any:
+        """The shapes of what a step takes."""
+        import tensorflow as tf
+
+        size = self._size if self._worker[1] == 1 else None
+        batch = _map(lambda spec: tf.TensorSpec((size, *spec.shape[1:]), spec.dtype), self._specs)
+        mask = tf.TensorSpec((size,), tf.float32) if self._masked else None
+        return *batch, mask, tf.TensorSpec((), tf.float32)
+
+    def _everything(self, captured: Iterable[Any]) -> list[Any]:
+        """Every variable that a step reads or writes, those of the model first.
+
+        What the lists of Keras leave out (a generator that a layer keeps, an average in a closure) is found among those
+        that the graph of a step has captured.
+        """
+        import keras
+
+        model = self.model
+        variables = [*model.variables, *(v for metric in model.metrics for v in metric.variables)]
+        variables += [v for optimizer in self.optimizers for v in optimizer.variables]
+        variables += [self._total, *self.watchers.variables]
+        kept, seen = [], set()
+        for variable in variables:
+            if id(variable) not in seen:
+                seen.add(id(variable))
+                kept.append(variable)
+        if self.replicas == 1:
+            known = {id(v.value) if isinstance(v, keras.Variable) else id(v) for v in kept}
+            kept += [v for v in captured if id(v) not in known]
+        return kept
+
+    def _packed(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
+        """Inputs and targets as the model takes them: the tensor itself where there is only one."""
+        x = inputs if len(inputs) > 1 else next(iter(inputs.values()))
+        outputs = getattr(self.model, "output", None)
+        if not targets:
+            return x, None
+        if isinstance(outputs, dict) or (len(targets) > 1 and not isinstance(outputs, list | tuple)):
+            return x, targets
+        if len(targets) == 1:
+            return x, next(iter(targets.values()))
+        names = list(self.model.output_names)
+        if set(names) != set(targets):
+            lines = [f"`{name}` is no output: {nearest(name, names)}" for name in targets if name not in names]
+            raise ConfigError(
+                "The outputs of the model aren't called as the targets: " + "; ".join(lines),
+                expected=", ".join(targets),
+                received=", ".join(names),
+            )
+        return x, [targets[name] for name in names]
+
+    # ------------------------------------------------------------------------------------------- state
+
+    @property
+    def state(self) -> list[Array]:
+        """Every value that the next step depends on: weights, optimizers, seed generators, metrics, callbacks."""
+        return [part.numpy() for variable in self._variables for part in _parts(variable)]
+
+    def restore(self, state: list[Array]) -> None:
+        """Put a state back; the next step will be as if nothing had happened in between."""
+        parts = [part for variable in self._variables for part in _parts(variable)]
+        for part, value in zip(parts, state, strict=True):
+            part.assign(value)
+
+    def restart(self, weights: list[Array]) -> None:
+        """Begin afresh with these values of the model's variables, and everything else as it was at first."""
+        self.restore(self._start)
+        for variable, value in zip(self.model.variables, weights, strict=True):
+            variable.assign(value)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether early stopping has ended the training."""
+        return self.watchers.stopped
+
+    @property
+    def best_epoch(self) -> int | None:
+        """The epoch (from 1) that is taken for the best, if anything watches."""
+        return self.watchers.best_epoch
+
+    def finals(self) -> dict[str, list[Array]]:
+        """The values of the model's variables that a training leaves: of `model`, and of `best` or `last` beside it."""
+        stopping, best = self.watchers.stopping, self.watchers.best
+        if stopping and stopping.rules.restore_best_weights and int(stopping.best_epoch.numpy()):
+            stopping.kept.put_back()
+        last = [variable.numpy() for variable in self.model.variables]
+        if not best or not self.best_epoch:
+            return {"model": last}
+        best.kept.put_back()
+        found = [variable.numpy() for variable in self.model.variables]
+        return {"model": found, "last": last} if best.rules.use == "best" else {"model": last, "best": found}
+
+    def weights(self) -> list[Array]:
+        """The values of the model's variables as the training leaves them: the best ones, if the settings say so."""
+        return self.finals()["model"]
+
+    def lower_rate(self, factor: float) -> None:
+        """Multiply every learning rate."""
+        for optimizer in self.optimizers:
+            learning_rate = rate(optimizer)
+            learning_rate.assign(learning_rate.value * factor)
+
+    # ------------------------------------------------------------------------------------------- running
+
+    def steps(self, examples: int) -> int:
+        """The steps of an epoch. A last batch with fewer rows than replicas can't be shared out: it is left out."""
+        whole, rest = divmod(examples, min(self.settings.batch_size, examples))
+        return whole + (rest >= self.replicas and rest > 0 and not self.settings.drop_remainder)
+
+    def prepare(self, feed: Memory | Stream) -> None:
+        """Learn the names of the metrics.
+
+        Raises:
+            ConfigError: Something is to be watched that isn't measured.
+        """
+        held = feed.held is not None
+        if held and self._own_test and not self._test_names:
+            import tensorflow as tf
+
+            # Tracing it tells the names.
+            tf.function(self._judge, autograph=False).get_concrete_function(*self._specs)
+        names = self._train_names or ["loss", *(name for name in self.model.get_metrics_result() if name != "loss")]
+        watched = [f"val_{name}" for name in self._test_names or names] if held else []
+        self.names = [*names, *watched, *(["learning_rate"] if self._rate is not None else [])]
+        self._trained = len(names)
+        self.watchers.check(self.names)
+
+    @property
+    def losses(self) -> list[int]:
+        """Which columns must be finite numbers."""
+        names = self.names[: self._trained]
+        # The loss itself; of a model with a step of its own everything that is called one.
+        return [i for i, name in enumerate(names) if name.endswith("loss") and (self._own_step or not i)] or [0]
+
+    def run(self, train: Split, held: Split | None, seed: int, first: int, epochs: int) -> Array:
+        """Train for whole epochs, fewer if early stopping or a loss that is no number ends them.
+
+        Args:
+            train: The examples to learn from.
+            held: The examples to watch, or None.
+            seed: Seed of the orders.
+            first: Epochs done before.
+            epochs: Epochs to do.
+
+        Returns:
+            Metrics, shape (epochs done, len(self.names)), float32.
+        """
+        feed = self._placed[0] if self._placed else None
+        if feed is None or feed.train is not train or feed.held is not held or feed.seed != seed:
+            feed = Memory(train, held, seed)
+        self.prepare(feed)
+        return self.advance(feed, first, 0, epochs * self.steps(len(train))).rows
+
+    def advance(self, feed: Memory | Stream, epoch: int, step: int, steps: int) -> Advance:
+        """Do some steps.
+
+        Args:
+            feed: Where the batches come from.
+            epoch: Epochs done before.
+            step: Steps done of this epoch.
+            steps: Steps to do; of a stream they end with the epoch.
+        """
+        if isinstance(feed, Stream):
+            return self._from_stream(feed, epoch, step, steps)
+        return self._from_memory(feed, epoch, step, steps)
+
+    def _from_memory(self, feed: Memory, epoch: int, step: int, steps: int) -> Advance:
+        import tensorflow as tf
+
+        per_epoch, size = self.steps(feed.examples), self._table(feed.examples)
+        rows, begun = [], steps
+        latest = None
+        while steps:
+            count = min(steps, size * per_epoch - step)
+            orders, row = self._orders(feed, epoch, -(-(step + count) // per_epoch))
+            found, epochs, left, so_far = self._graph(
+                *self._on_device(feed), orders, *(tf.constant(value) for value in (row, epoch, step, count))
+            )
+            epochs, did = int(epochs), count - int(left)
+            rows.append(found.numpy()[:epochs])
+            epoch, step = epoch + epochs, (step + did) % per_epoch
+            steps -= did
+            latest = so_far.numpy() if step else None
+            if did < count or (epochs and not np.isfinite(rows[-1][-1][self.losses]).all()) or self.stopped:
+                break
+        return Advance(np.concatenate(rows), begun - steps, latest)
+
+    def _from_stream(self, feed: Stream, epoch: int, step: int, steps: int) -> Advance:
+        from headrace.records.inputs import damage_named
+
+        per_epoch = self.steps(feed.examples)
+        if per_epoch * self.settings.batch_size < feed.examples:
+            feed.drop_remainder = True
+        steps = min(steps, per_epoch - step)
+        splits = ["train", *([feed.held] if feed.held else [])]
+        with damage_named(feed.folder, *splits):
+            return self._stream_call(feed, epoch, step, steps, per_epoch)
+
+    def _stream_call(self, feed: Stream, epoch: int, step: int, steps: int, per_epoch: int) -> Advance:
+        import tensorflow as tf
+
+        iterator = feed.batches(epoch * per_epoch + step, steps)
+        carry, latest = self._stream_graph(iterator, feed.examples, tf.constant(step), tf.constant(step + steps))
+        if step + steps < per_epoch:
+            return Advance(np.zeros((0, len(self.names)), np.float32), steps, latest.numpy())
+        numbers = sum(_numbers(spec) for spec in self._specs[0].values())
+        held = feed.watched(self._piece(numbers)) if feed.held else (None, 0)
+        row = self._finish_graph(held[0], tf.constant(held[1]), carry, tf.constant(epoch + 1), feed.examples)
+        return Advance(row.numpy()[None], steps, None)
+
+    def _table(self, examples: int) -> int:
+        """The largest number of epochs whose orders are handed over at once."""
+        return int(np.clip(_ORDERS // max(examples, 1), 1, 1000))
+
+    def _orders(self, feed: Memory, epoch: int, epochs: int) -> tuple[Any, int]:
+        """The orders of some epochs as a tensor, and the row of the first; those that were drawn are used again."""
+        import tensorflow as tf
+
+        drawn = self._drawn
+        if drawn is None or drawn[0] is not feed or not drawn[1] <= epoch <= epoch + epochs <= drawn[2]:
+            table = np.zeros((self._table(feed.examples), feed.examples), np.int32)
+            for i in range(epochs):
+                table[i] = order(feed.seed, epoch + i, feed.examples, self.settings.shuffle)
+            self._drawn = drawn = feed, epoch, epoch + epochs, tf.constant(table)
+        return drawn[3], epoch - drawn[1]
+
+    def _on_device(self, feed: Memory) -> Any:
+        """The splits as tensors, copied once."""
+        if self._placed is None or self._placed[0] is not feed:
+            self._placed = feed, (feed.train.tensors(), feed.held.tensors() if feed.held else None)
+        return self._placed[1]
+
+    def forget(self) -> None:
+        """Let go of the examples."""
+        self._placed = self._drawn = None
+
+    # ----------------------------------------------------------------------------------------- the graph
+
+    # Written with `tf.while_loop` rather than Python loops: converting those (AutoGraph) would take longer than to
+    # train four folds of house prices.
+
+    def _run(self, train: Any, held: Any, orders: Any, row: Any, epoch: Any, step: Any, steps: Any) -> Any:
+        """Steps on arrays, across the ends of epochs, until their number is done or something says stop.
+
+        Returns:
+            Metrics of the epochs finished, their number, the steps that are left, metrics so far of the last one.
+        """
+        import tensorflow as tf
+
+        examples = int(orders.shape[1])
+        per_epoch = self.steps(examples)
+
+        def one(done: Any, begin: Any, left: Any, _going: Any, rows: Any, _carry: Any) -> Any:
+            end = tf.minimum(begin + left, per_epoch)
+            carry = self._loop(lambda number: self._gathered(train, orders[row + done], number), begin, end, examples)
+            finished = tf.equal(end, per_epoch)
+            values, going = tf.cond(
+                finished,
+                lambda: self._finish(carry, examples, lambda: self._evaluate(held), held is not None, epoch + done + 1),
+                lambda: (tf.zeros((len(self.names),)), tf.constant(True)),
+            )
+            rows = rows.write(done, values)
+            return (
+                done + tf.cast(finished, tf.int32),
+                tf.where(finished, 0, end),
+                left - (end - begin),
+                going,
+                rows,
+                carry,
+            )
+
+        rows = tf.TensorArray(tf.float32, size=orders.shape[0], element_shape=(len(self.names),))
+        done, begin, left, _, rows, carry = tf.while_loop(
+            lambda done, begin, left, going, rows, carry: tf.logical_and(left > 0, going),
+            one,
+            (tf.constant(0), step, steps, tf.constant(True), rows, self._nothing()),
+        )
+        return rows.stack(), done, left, self._results(carry, self._seen(begin, examples))
+
+    def _stream(self, iterator: Any, examples: Any, begin: Any, end: Any) -> Any:
+        """Steps on the next batches of an iterator; what the last one answered, and metrics so far."""
+        import tensorflow as tf
+
+        def next_batch(_number: Any) -> Any:
+            if self.settings.seeds == "strict":
+                # A clock never tells the same time twice, and is forbidden.
+                return (*iterator.get_next(), None)[:3]
+            asked = tf.timestamp()
+            with tf.control_dependencies([asked]):
+                batch = iterator.get_next()
+            with tf.control_dependencies(tf.nest.flatten(batch)):
+                self.waited.assign_add(tf.timestamp() - asked)
+            return (*batch, None)[:3]
+
+        carry = self._loop(next_batch, begin, end, examples)
+        return carry, self._results(carry, self._seen(end, examples))
+
+    def _finish_stream(self, held: Any, pieces: Any, carry: Any, epoch: Any, examples: Any) -> Any:
+        """The end of an epoch of a stream."""
+
+        def evaluate() -> Any:
+            return self._judged(lambda _number: (*held.get_next(), None)[:3], pieces)
+
+        return self._finish(carry, examples, evaluate, held is not None, epoch)[0]
+
+    def _seen(self, steps: Any, examples: int) -> Any:
+        """The examples of the first steps of an epoch."""
+        import tensorflow as tf
+
+        return tf.minimum(steps * min(self.settings.batch_size, examples), examples)
+
+    def _gathered(self, train: Any, positions: Any, number: Any) -> Any:
+        """The batch of a step, out of all examples: those of this worker."""
+        import tensorflow as tf
+
+        examples = int(positions.shape[0])
+        batch = min(self.settings.batch_size, examples)
+        first = number * batch
+        if self._masked:
+            # XLA wants batches of one size: the last one is filled up with rows that weigh nothing.
+            positions = tf.pad(positions, [[0, -examples % batch]])
+            rows = tf.slice(positions, [first], [batch])
+        elif self._size:
+            rows = tf.slice(positions, [first], [batch])
+        else:
+            rows = positions[first : tf.minimum(first + batch, examples)]
+        if self._worker[1] > 1:
+            rows = rows[self._worker[0] :: self._worker[1]]
+        return _map(lambda values: padded(tf.gather(values, rows)), train)
+
+    def _loop(self, batch_of: Callable[[Any], Any], begin: Any, end: Any, examples: Any) -> Any:
+        """The steps of an epoch from `begin` to before `end`; what the last one answered."""
+        import tensorflow as tf
+
+        size = min(self.settings.batch_size, examples)
+
+        def step(number: Any, _carry: Any) -> Any:
+            inputs, targets, weights = batch_of(number)
+            # The rows of the whole batch, not only those of this worker.
+            count = tf.minimum(size, examples - number * size)
+            mask = tf.cast(tf.range(size) < count, tf.float32) if self._masked else None
+            answer = self._graph_of_a_step(inputs, targets, weights, mask, tf.cast(count, tf.float32))
+            return number + 1, answer
+
+        return tf.while_loop(lambda number, _: number < end, step, (begin, self._nothing()))[1]
+
+    def _nothing(self) -> Any:
+        """What a step answers, before the first one."""
+        import tensorflow as tf
+
+        return tf.zeros((max(len(self._train_names), 1),))
+
+    def _step(self, inputs: Any, targets: Any, weights: Any, mask: Any, count: Any) -> Any:
+        """One update.
+
+        Args:
+            inputs: Those of the batch, by name.
+            targets: Those of the batch, by name.
+            weights: How much each row counts in the loss, or None.
+            mask: 1 for a row that counts and 0 for one that fills up, or None if all count.
+            count: How many rows count, over all workers.
+
+        Returns:
+            The metrics that a model's own step answers; else nothing of interest.
+        """
+        import tensorflow as tf
+
+        if self._class_weights is not None:
+            weights = self._weighted(targets, weights)
+        update = self._own_update if self._own_step else self._update
+        if self.replicas == 1:
+            answer = update(inputs, targets, weights, mask, count, 1.0)
+            return answer if self._own_step else self._added(answer * count)
+        if self._own_step and (self.settings.batch_size % self.replicas or not self._size):
+            raise ConfigError(
+                "A model with a step of its own can be spread over replicas only in batches of one size.",
+                expected=f"train.drop_remainder, and a train.batch_size that {self.replicas} replicas can share",
+                received=f"batch_size {self.settings.batch_size}, drop_remainder {self.settings.drop_remainder}",
+            )
+
+        local = self.replicas // self._worker[1]
+
+        def on_replica() -> Any:
+            number = tf.distribute.get_replica_context().replica_id_in_sync_group
+            rows = tf.range(number % local if local > 1 else 0, _rows(inputs), local)
+            x, y, w = _map(lambda values: tf.gather(values, rows), (inputs, targets, weights))
+            # Keras divides by the number of replicas, gradients are summed over them: a replica with fewer rows than
+            # the others must count for as much less.
+            return update(x, y, w, None, count, tf.cast(tf.size(rows) * self.replicas, tf.float32) / count)
+
+        answers = self.strategy.run(on_replica)
+        if self._own_step:
+            return self.strategy.reduce(tf.distribute.ReduceOp.MEAN, answers, axis=None)
+        return self._added(self.strategy.reduce(tf.distribute.ReduceOp.SUM, answers, axis=None) * count)
+
+    def _added(self, loss: Any) -> Any:
+        """Add the loss of a batch to that of the epoch."""
+        import tensorflow as tf
+
+        self._total.assign_add(loss)
+        return tf.zeros((1,))
+
+    def _update(self, inputs: Any, targets: Any, weights: Any, mask: Any, count: Any, share: Any) -> Any:
+        """The step that Keras gives every model, with rows that need not count; its loss."""
+        import tensorflow as tf
+
+        model = self.model
+        x, y = self._packed(inputs, targets)
+        scaled = weights
+        if mask is not None:
+            # Keras divides the loss by the size of the batch, whatever its rows weigh.
+            filled = mask * (tf.cast(tf.size(mask), tf.float32) / count)
+            scaled = filled if weights is None else weights * filled
+        with tf.GradientTape() as tape:
+            predicted = model(x, training=True)
+            loss = model.compute_loss(x, y, predicted, scaled, training=True) * share
+            raised = model.optimizer.scale_loss(loss)
+        variables = model.trainable_variables
+        model.optimizer.apply_gradients(zip(tape.gradient(raised, variables), variables, strict=True))
+        model.compute_metrics(x, y, predicted, mask)
+        return loss
+
+    def _own_update(self, inputs: Any, targets: Any, weights: Any, _mask: Any, _count: Any, _share: Any) -> Any:
+        """The model's own step."""
+        results = self.model.train_step(self._data(inputs, targets, weights))
+        self._train_names = list(results)
+        return _vector(results)
+
+    def _data(self, inputs: Any, targets: Any, weights: Any) -> Any:
+        """A batch as `fit` hands it to a model's own step."""
+        x, y = self._packed(inputs, targets)
+        if y is None:
+            return x
+        return (x, y) if weights is None else (x, y, weights)
+
+    def _weighted(self, targets: Any, weights: Any) -> Any:
+        """The weights of the examples, by the classes that they are in."""
+        import tensorflow as tf
+
+        (classes,) = targets.values()
+        one_hot = classes.shape.rank > 1 and classes.shape[-1] > 1
+        numbers = tf.argmax(classes, -1) if one_hot else tf.cast(tf.reshape(classes, [-1]), tf.int64)
+        found = tf.gather(self._class_weights, numbers)
+        return found if weights is None else found * weights
+
+    def _finish(self, carry: Any, examples: Any, evaluate: Callable[[], Any], held: bool, epoch: Any) -> Any:
+        """The end of an epoch: its metrics, and whether to go on."""
+        import tensorflow as tf
+
+        row = self._results(carry, self._seen(self.steps(examples), examples))
+        going = tf.reduce_all(tf.math.is_finite(tf.gather(row, self.losses)))
+        self._reset()
+        if held:
+            row = tf.concat([row, evaluate()], 0)
+            self._reset()
+        if self._rate is not None:
+            row = tf.concat([row, tf.reshape(tf.cast(self._rate.value, tf.float32), [1])], 0)
+        values = dict(zip(self.names, tf.unstack(row, len(self.names)), strict=True))
+        return row, tf.logical_and(going, self.watchers.watch(values, epoch))
+
+    def _results(self, carry: Any, examples: Any) -> Any:
+        """The metrics of the epoch so far."""
+        import tensorflow as tf
+
+        if self._own_step:
+            return carry
+        return tf.concat([[self._total / tf.cast(examples, tf.float32)], self._metrics()], 0)
+
+    def _evaluate(self, held: Any) -> Any:
+        """Loss and metrics of the held-out examples in memory, in pieces of equal size and a last one."""
+        import tensorflow as tf
+
+        examples = int(next(iter(held[0].values())).shape[0])
+        size = min(self._piece(sum(_numbers(values) for values in held[0].values())), examples)
+        whole, rest = divmod(examples, size)
+
+        def piece(start: Any, rows: int) -> Any:
+            if rows == examples:
+                return _map(padded, held)
+            return _map(lambda values: padded(tf.gather(values, start + tf.range(rows))), held)
+
+        last = piece(whole * size, rest) if rest else None
+        return self._judged(lambda number: piece(number * size, size), whole, last)
+
+    def _piece(self, numbers: int) -> int:
+        """Examples that are judged at once."""
+        return max(self.settings.batch_size, _JUDGED // max(numbers, 1))
+
+    def _judged(self, batch_of: Callable[[Any], Any], pieces: Any, rest: Any = None) -> Any:
+        """Loss and metrics over some batches, and a last one of another size."""
+        import tensorflow as tf
+
+        def add(total: Any, seen: Any, batch: Any) -> Any:
+            answer, count = self._judge(*batch), tf.cast(_rows(batch[0]), tf.float32)
+            return (answer if self._own_test else total + answer * count), seen + count
+
+        def one(number: Any, total: Any, seen: Any) -> Any:
+            return number + 1, *add(total, seen, batch_of(number))
+
+        total, seen = tf.zeros((max(len(self._test_names), 1),)), tf.constant(0.0)
+        if isinstance(pieces, int) and pieces == 1:
+            total, seen = add(total, seen, batch_of(0))
+        else:
+            _, total, seen = tf.while_loop(lambda number, *_: number < pieces, one, (tf.constant(0), total, seen))
+        if rest is not None:
+            total, seen = add(total, seen, rest)
+        return total if self._own_test else tf.concat([total / seen, self._metrics()], 0)
+
+    def _judge(self, inputs: Any, targets: Any, weights: Any) -> Any:
+        """The loss of a batch, shape (1,), or what the model's own step answers."""
+        import tensorflow as tf
+
+        if self._own_test:
+            results = self.model.test_step(self._data(inputs, targets, weights))
+            self._test_names = list(results)
+            return _vector(results)
+        x, y = self._packed(inputs, targets)
+        predicted = self.model(x, training=False)
+        loss = self.model.compute_loss(x, y, predicted, weights, training=False)
+        self.model.compute_metrics(x, y, predicted, None)
+        return tf.reshape(tf.cast(loss, tf.float32), [1])
+
+    def _metrics(self) -> Any:
+        import tensorflow as tf
+
+        results = {name: value for name, value in self.model.get_metrics_result().items() if name != "loss"}
+        return _vector(results) if results else tf.zeros((0,))
+
+    def _reset(self) -> None:
+        """Begin the metrics of an epoch, or of what is held out, afresh."""
+        for metric in self.model.metrics:
+            metric.reset_state()
+        self._total.assign(0.0)
+
+
+def _vector(results: Mapping[str, Any]) -> Any:
+    """The numbers of a step as one tensor; of a metric for each class their mean."""
+    import tensorflow as tf
+
+    return tf.stack([tf.reduce_mean(tf.cast(value, tf.float32)) for value in results.values()])
+
+
+def _rows(inputs: Mapping[str, Any]) -> Any:
+    import tensorflow as tf
+
+    return tf.shape(next(iter(inputs.values())))[0]
+
+
+def _numbers(values: Any) -> int:
+    """Numbers in one example; in one step of it where their number differs."""
+    return int(np.prod([length for length in values.shape[1:] if length]))
+
+
+def first_call(model: keras.Model, sample: Split) -> None:
+    """Call a model on two examples, so that it creates its weights; one that can't be called has built its parts."""
+    inputs = {name: padded(values) for name, values in sample.take(slice(0, 2)).tensors()[0].items()}
+    with contextlib.suppress(NotImplementedError):
+        model(inputs if len(inputs) > 1 else next(iter(inputs.values())), training=False)
+
+
+def _map(function: Callable[[Any], Any], structure: Any) -> Any:
+    """The same structure with the function applied to every tensor; None stays None."""
+    import tensorflow as tf
+
+    return tf.nest.map_structure(lambda item: None if item is None else function(item), structure)
+
+
+def _specs(sample: Split) -> Any:
+    """The shapes of a batch of any size: inputs, targets, weights."""
+    import tensorflow as tf
+
+    def spec(values: Array | Ragged) -> Any:
+        shape = (None, None, *values.values.shape[1:]) if isinstance(values, Ragged) else (None, *values.shape[1:])
+        return tf.TensorSpec(shape, tf.string if values.dtype == object else tf.as_dtype(values.dtype))
+
+    inputs, targets = (
+        {name: spec(values) for name, values in arrays.items()} for arrays in (sample.inputs, sample.targets)
+    )
+    return inputs, targets, None if sample.weights is None else tf.TensorSpec((None,), tf.float32)
+
+
+def _parts(variable: Any) -> list[Any]:
+    """What of a variable has a value of its own: what each replica has counted, else the variable itself."""
+    import keras
+    import tensorflow as tf
+
+    held = variable.value if isinstance(variable, keras.Variable) else variable
+    if getattr(held, "synchronization", None) == tf.VariableSynchronization.ON_READ and hasattr(held, "values"):
+        return list(held.values)
+    return [variable]
+
+
+def _optimizers(model: keras.Model) -> list[Any]:
+    """The optimizers of a model: its own, and those that it or its layers keep under names of their own."""
+    import keras
+
+    found: dict[int, Any] = {}
+    for layer in model._flatten_layers():
+        for value in vars(layer).values():
+            items = value.values() if isinstance(value, dict) else value
+            for item in items if isinstance(value, dict | list | tuple) else [value]:
+                if isinstance(item, keras.optimizers.Optimizer):
+                    found[id(item)] = item
+    return list(found.values())
+
+
+def _split_noise(model: keras.Model) -> None:
+    """Let each replica draw noise of its own: Keras would give all of them the same.
+
+    It reaches every generator that a layer tracks, and none that a function draws from by itself.
+    """
+    import keras
+    import tensorflow as tf
+
+    class OfReplica(keras.random.SeedGenerator):
+        def next(self, ordered: bool = True) -> Any:
+            seed = super().next(ordered)
+            context = tf.distribute.get_replica_context()
+            if context is None:
+                return seed
+            number = context.replica_id_in_sync_group
+            folded = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
+            return tf.cast(folded, seed.dtype)
+
+    for layer in model._flatten_layers():
+        for generator in layer._seed_generators:
+            generator.__class__ = OfReplica

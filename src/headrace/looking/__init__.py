@@ -1,0 +1,1 @@
+"""What a person should see of data: remarks, duplicates, leaks, samples and pictures."""
