@@ -171,12 +171,18 @@ def studied(plan: studying.Plan, limit: int = 1) -> Order:
     def order(job: Job, stages: Stages) -> list[Artifact]:
         before = prepared(job, stages)
         jobs = [job for cell in plan.cells for job in cell.jobs]
+        # Cells may differ in their data, too: each other source or preprocessing is a node of its own.
+        own, others = {_data_of(job): before[-1]}, list[Artifact]()
+        for cell in jobs:
+            if _data_of(cell) not in own:
+                others += prepared(job, stages, cell)
+                own[_data_of(cell)] = others[-1]
         done = _counted(
-            [(job.label, partial(_attempt, job, stages, before[-1], plan.study.on)) for job in jobs],
+            [(cell.label, partial(_attempt, cell, stages, own[_data_of(cell)], plan.study.on)) for cell in jobs],
             limit,
             f"study {plan.name}",
         )
-        made = [artifact for artifacts, _ in done for artifact in artifacts]
+        made = [*others, *(artifact for artifacts, _ in done for artifact in artifacts)]
         problems = {job.label: problem for job, (_, problem) in zip(jobs, done, strict=True) if problem}
         result = stages.study(job, before[-1], made, plan=plan, problems=Problems(at=problems))
         return [*before, *made, result]
@@ -265,11 +271,23 @@ def averaged(plan: ensembling.Plan, limit: int = 1) -> Order:
     return order
 
 
-def prepared(job: Job, stages: Stages) -> list[Artifact]:
-    """What all trainings of a fan-out have in common: the raw data, and the records made of them."""
-    plain = job.model_copy(update={"cell": ""})
+def prepared(job: Job, stages: Stages, cell: Job | None = None) -> list[Artifact]:
+    """What the trainings of a fan-out have in common: the raw data, and the records made of them.
+
+    Args:
+        job: The job that stands for the whole.
+        stages: Who carries the stages out.
+        cell: The first of the jobs that have other data than this one; None for those that have the same.
+    """
+    plain = cell.model_copy(update={"seed": job.seed}) if cell else job.model_copy(update={"cell": ""})
     raw = stages.download(plain)
     return [raw, stages.preprocess(plain, raw)]
+
+
+def _data_of(job: Job) -> str:
+    """What tells the records of one job from those of another job of the same fan-out."""
+    functions = [job.function("learn"), job.function("preprocess")]
+    return repr([job.source, sorted(job.settings.preprocess.items()), functions])
 
 
 def _counted(calls: Sequence[tuple[str, Callable[[], T]]], limit: int, title: str) -> list[T]:

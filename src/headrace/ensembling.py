@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from headrace import pages, projects
 from headrace.artifacts import Artifact, write_json
-from headrace.errors import ConfigError, StageFailed, nearest, unknown
+from headrace.errors import ConfigError, StageFailed, unknown
 from headrace.jobs import Job
 from headrace.spec import Ensemble, Spec
 from headrace.stages import Room, stage
@@ -17,6 +18,8 @@ from headrace.studying import TEMPLATE, spread_out
 
 if TYPE_CHECKING:
     import numpy as np
+
+    from headrace.measuring.tasks import Measures
 
     Array = np.ndarray[Any, Any]
 
@@ -99,7 +102,7 @@ def plan(
 
 @stage(
     versions=("tensorflow", "keras", "numpy", "scipy", "matplotlib"),
-    facts=lambda job: {"title": job.title, "task": job.pipeline.task, "look": pages.look()},
+    facts=lambda job: {"title": job.title, "task": job.task, "look": pages.look()},
     tensorflow=True,
 )
 def ensemble(job: Job, room: Room, records: Artifact, models: Sequence[Artifact], *, mix: Mix) -> None:
@@ -123,63 +126,72 @@ def ensemble(job: Job, room: Room, records: Artifact, models: Sequence[Artifact]
     import numpy as np
 
     from headrace.cross_validating import validation_rows
-    from headrace.evaluating import only_target, predictions
-    from headrace.metrics import TASKS, intervals, numbers, rows
+    from headrace.evaluating import answered, in_batches, measures_of
+    from headrace.measuring.resampling import intervals
+    from headrace.measuring.tasks import Facts
+    from headrace.measuring.words import numbers
+    from headrace.models import load
+    from headrace.ragged import dense
     from headrace.records.inputs import arrays, read_info
 
-    task = TASKS[job.pipeline.task]
     info = read_info(records.path)
-    target = only_target(info)
+    measures = measures_of(job, info)
+    if len(measures.tasks) > 1:
+        raise StageFailed("Only models with one output are averaged.", received=", ".join(measures.tasks))
+    target = next(iter(measures.tasks))
     names = [model.node.partition("/")[2] for model in models]
-    primary = mix.metric or task.primary
+    primary = mix.metric or measures.primary
 
-    def answered(split: Mapping[str, Any]) -> Array:
+    def answers_to(split: Mapping[str, Array]) -> Array:
         """What every member answers (members, examples, *shape)."""
-        return np.stack([predictions(job, model, info, split, target) for model in models])
+        asked = [answered(job, load(model), info, list(in_batches(split))) for model in models]
+        return np.stack([np.concatenate([answers[target] for _, answers in parts]) for parts in asked])
+
+    def measured(truth: Array, answers: Array) -> Facts:
+        return measures.facts({target: truth}, {target: answers})
 
     searched: dict[str, Any] | None = None
     weights = np.full(len(models), 1 / len(models))
     if mix.weights == "searched":
-        watched: dict[str, Any] = dict(arrays(records.path, mix.split or "train"))
+        watched = {name: dense(values) for name, values in arrays(records.path, mix.split or "train").items()}
         if not mix.split:
             held = validation_rows(len(watched[target]), mix.held_out)
             watched = {name: values[held] for name, values in watched.items()}
-        value = _valued(job, mix, primary, rows(watched[target]), answered(watched))
+        value = _valued(measures, mix, primary, watched[target], answers_to(watched))
         weights, tried = search(value, len(models))
         searched = {
             "metric": primary,
             "examples": len(watched[target]),
-            "searched": _signed(task, primary, value(weights)),
-            "equal": _signed(task, primary, value(np.full(len(models), 1 / len(models)))),
+            "searched": _signed(measures, primary, value(weights)),
+            "equal": _signed(measures, primary, value(np.full(len(models), 1 / len(models)))),
             "members": {
-                name: _signed(task, primary, value(row)) for name, row in zip(names, np.eye(len(models)), strict=True)
+                name: _signed(measures, primary, value(row))
+                for name, row in zip(names, np.eye(len(models)), strict=True)
             },
             "tried": tried,
         }
 
-    test: dict[str, Any] = dict(arrays(records.path, "test"))
-    truth, answers = rows(test[target]), answered(test)
+    test = {name: dense(values) for name, values in arrays(records.path, "test").items()}
+    truth, answers = test[target], answers_to(test)
     average = mixed(answers, weights, mix.power)
-    metrics = numbers(task.measure(truth, rows(average)))
-    if primary not in metrics:
-        raise ConfigError(f"metric: there is no `{primary}`: {nearest(primary, metrics)}")
+    ours = measured(truth, average)
+    metrics = numbers(measures.measure(ours))
+    measures.known(primary, metrics)
 
-    def gain(truth: Array, ours: Array, theirs: Array) -> dict[str, Array]:
-        return {
-            name: task.gain(name, mine, task.measure(truth, theirs)[name])
-            for name, mine in task.measure(truth, ours).items()
-        }
+    def gains(theirs: Facts, weights: Array | None = None) -> dict[str, Array]:
+        before = measures.measure(theirs, weights)
+        return {name: measures.gain(name, mine, before[name]) for name, mine in measures.measure(ours, weights).items()}
 
     members = []
     for name, weight, theirs in zip(names, weights, answers, strict=True):
-        compared = truth, rows(average), rows(theirs)
+        facts = measured(truth, theirs)
         members.append(
             {
                 "member": name,
                 "weight": float(weight),
-                "metrics": numbers(task.measure(truth, rows(theirs))),
-                "gain": numbers(gain(*compared)),
-                "gain_intervals": intervals(gain, *compared),
+                "metrics": numbers(measures.measure(facts)),
+                "gain": numbers(gains(facts)),
+                "gain_intervals": intervals(partial(gains, facts), len(truth), measures.groups(len(truth))),
             }
         )
     found = {
@@ -193,11 +205,12 @@ def ensemble(job: Job, room: Room, records: Artifact, models: Sequence[Artifact]
         "split": "test",
         "examples": len(truth),
         "metrics": metrics,
-        "intervals": intervals(task.measure, truth, rows(average)),
+        "intervals": intervals(partial(measures.measure, ours), len(truth), measures.groups(len(truth))),
         "members": members,
         "validation": searched,
     }
-    np.savez(room.output / "predictions.npz", y_true=test[target], y_pred=average)
+    kept: dict[str, Any] = {f"truth/{target}": truth, f"answer/{target}": average}
+    np.savez(room.output / "predictions.npz", **kept)
     write_json(room.output / "ensemble.json", found)
     (room.output / "ensemble.html").write_text(_page(job, found), encoding="utf-8")
 
@@ -235,24 +248,20 @@ def mixed(answers: Array, weights: Array, power: float = 1.0) -> Array:
     return mean.astype(answers.dtype)
 
 
-def _valued(job: Job, mix: Mix, metric: str, truth: Array, answers: Array) -> Callable[[Array], float]:
+def _valued(measures: Measures, mix: Mix, metric: str, truth: Array, answers: Array) -> Callable[[Array], float]:
     """Function from weights to how bad the average is on these examples: smaller is better."""
-    from headrace.metrics import TASKS, rows
-
-    task = TASKS[job.pipeline.task]
+    target = next(iter(measures.tasks))
 
     def value(weights: Array) -> float:
-        measured = task.measure(truth, rows(mixed(answers, weights, mix.power)))
-        if metric not in measured:
-            raise ConfigError(f"metric: there is no `{metric}`: {nearest(metric, measured)}")
-        return float(-measured[metric] if metric in task.larger_is_better else measured[metric])
+        found = measures.measure(measures.facts({target: truth}, {target: mixed(answers, weights, mix.power)}))
+        return _signed(measures, metric, float(found[measures.known(metric, found)]))
 
     return value
 
 
-def _signed(task: Any, metric: str, value: float) -> float:
-    """The metric itself, of how bad something is."""
-    return -value if metric in task.larger_is_better else value
+def _signed(measures: Measures, metric: str, value: float) -> float:
+    """How bad a value of a metric is, smaller being better; and back."""
+    return -value if metric in measures.larger_is_better else value
 
 
 def search(value: Callable[[Array], float], members: int) -> tuple[Array, int]:

@@ -52,7 +52,7 @@ PLACES = 1_500
     facts=lambda job: {
         **declared(job),
         "description": digest(_told(job)),
-        "task": job.pipeline.task,
+        "task": job.task,
         "quarantine": job.origin.quarantine,
         "look": pages.look(),
     },
@@ -113,7 +113,7 @@ def _examined(job: Job, raw: Artifact, records: Artifact) -> tuple[dict[str, Any
 
     features = job.origin.features
     train = Statistics.from_json(records.json("statistics.json"))
-    target = target_of(features, train, job.pipeline.task)
+    target = target_of(features, train, {name: job.task_of(name) for name in job.origin.named("target")})
     splits = ["train", *(split for split in records.json("info.json")["splits"] if split != "train")]
     seen, statistics = {}, {"train": train}
     for split in splits:

@@ -36,7 +36,7 @@ TIMEOUT = 300.0
 
 
 @stage(
-    settings=("export",),
+    settings=("export", "preprocess"),
     functions=("preprocess", "read"),
     versions=("tensorflow", "keras", "ai-edge-litert"),
     # TensorFlow numbers the functions of a graph anew each time; the weights, and the graph as TFLite, are the same.

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from headrace import projects
 from headrace.errors import ConfigError, nearest
 from headrace.fingerprints import leaves
-from headrace.spec import Pipeline, Source, Spec, Variant, explain, spec_of
+from headrace.spec import Pipeline, Source, Spec, TaskName, Tasks, Variant, explain, spec_of, task_in_words
 
 Profile = Literal["smoke", "full"]
 Data = Literal["auto", "real", "synthetic"]
@@ -45,7 +45,36 @@ class Job(Spec):
     @cached_property
     def origin(self) -> Source:
         """The source of the examples."""
-        return source_named(self.pipeline, self.source)
+        return source_named(self.pipeline, self.source, self.usual_source)
+
+    @property
+    def usual_source(self) -> str:
+        """The source that the variant takes where none is asked for."""
+        return self.pipeline.variants[self.variant].source or self.pipeline.default_source
+
+    def function(self, name: str) -> Callable[..., Any] | None:
+        """The workload's function of this name that the variant uses."""
+        return self.pipeline.function(name, self.variant)
+
+    def the(self, name: str) -> Callable[..., Any]:
+        """A function that every workload has: `preprocess`, `model`."""
+        found = self.function(name)
+        assert found is not None  # noqa: S101 (a spec without it is refused)
+        return found
+
+    @property
+    def task(self) -> Tasks:
+        """What the model is for; of several targets that of each."""
+        return self.settings.task or self.pipeline.task
+
+    def task_of(self, target: str) -> TaskName:
+        """What the model is for, as to this target."""
+        return self.task[target] if isinstance(self.task, dict) else self.task
+
+    @property
+    def task_in_words(self) -> str:
+        """What the model is for, for people."""
+        return task_in_words(self.task)
 
     @property
     def label(self) -> str:
@@ -58,7 +87,7 @@ class Job(Spec):
         words = [self.workload, self.variant]
         if self.cell:
             words.append(self.cell)
-        if self.source != self.pipeline.default_source:
+        if self.source != self.usual_source:
             words.append(Path(self.source).name)
         if self.profile != "full":
             words.append(self.profile)
@@ -67,8 +96,13 @@ class Job(Spec):
         return " · ".join(words)
 
 
-def source_named(pipeline: Pipeline, name: str) -> Source:
+def source_named(pipeline: Pipeline, name: str, like: str | None = None) -> Source:
     """The source of this name, or a source that reads the user's own data at this path.
+
+    Args:
+        pipeline: The workload.
+        name: A name, or a path.
+        like: The source whose features the user's own data have; default: the workload's first.
 
     Raises:
         ConfigError: It is neither.
@@ -78,7 +112,7 @@ def source_named(pipeline: Pipeline, name: str) -> Source:
     if _is_path(name):
         from headrace.readers.own_data import own_data
 
-        return own_data(Path(name), like=pipeline.sources[pipeline.default_source])
+        return own_data(Path(name), like=pipeline.sources[like or pipeline.default_source])
     raise ConfigError(
         f"{pipeline.name} has no source `{name}`: {nearest(name, pipeline.sources)}",
         expected="one of the workload's sources, or the path of data of your own, with a `/` in it",
@@ -117,9 +151,11 @@ def resolve(
     mistakes: list[str] = []
     # A configuration file may hold anything; what is no name is unknown as one.
     variant = str(variant or pipeline.default_variant)
-    source = str(source or pipeline.default_source)
+    chosen = pipeline.variants.get(variant)
+    usual = (chosen.source if chosen else None) or pipeline.default_source
+    source = str(source or usual)
     settings: Variant | None = None
-    if variant not in pipeline.variants:
+    if chosen is None:
         mistakes.append(f"variant: there is no `{variant}`: {nearest(variant, pipeline.variants)}")
     for name, value, allowed in (("profile", profile, get_args(Profile)), ("data", data, get_args(Data))):
         if value not in allowed:
@@ -127,11 +163,12 @@ def resolve(
     if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**31:
         mistakes.append(f"seed: expected a whole number from 0 to {2**31 - 1}; received {seed!r}")
     try:
-        source_named(pipeline, source)
+        source_named(pipeline, source, usual)
     except ConfigError as error:
         mistakes.append(f"source: {error}")
     # The settings are checked even if the variant is unknown, against the default one, which has the same names.
-    tree = pipeline.variants.get(variant, pipeline.variants[pipeline.default_variant]).model_dump()
+    known = variant if chosen else pipeline.default_variant
+    tree = pipeline.variants[known].model_dump()
     if profile == "smoke":
         for path, value in pipeline.smoke.items():
             # What a variant does not have (folds, say) needs no smaller form.
@@ -144,8 +181,9 @@ def resolve(
         settings = Variant.model_validate(tree)
     except ValidationError as error:
         mistakes += explain(error, Variant)
-    if isinstance(tree["model"], dict):
-        mistakes += _model_arguments(pipeline, tree["model"])
+    for name in ("model", "preprocess"):
+        if isinstance(tree[name], dict):
+            mistakes += _arguments(pipeline, known, name, tree[name])
     if mistakes or settings is None:
         raise ConfigError(
             f"{workload} can't run as asked:\n" + "\n".join(f"  - {line}" for line in mistakes),
@@ -190,19 +228,44 @@ def _put(tree: dict[str, Any], path: str, value: Any, *, missing_is_fine: bool =
     return None
 
 
-def _model_arguments(pipeline: Pipeline, given: Mapping[str, Any]) -> list[str]:
-    """The arguments that the workload's `model` function does not take, or not with such a value."""
-    known = dict(list(inspect.signature(pipeline.model).parameters.items())[1:])
+def arguments(pipeline: Pipeline, variant: str, name: str) -> dict[str, tuple[Callable[..., Any], inspect.Parameter]]:
+    """What a variant's `model` or `preprocess` settings may hold: name → the function that takes it, and how.
+
+    Args:
+        pipeline: The workload.
+        variant: One of its variants.
+        name: `model`, or `preprocess`, whose arguments `learn` shares.
+    """
+    given = {"model": 1, "preprocess": 2 if pipeline.function("learn", variant) else 1, "learn": 2}
+    found: dict[str, tuple[Callable[..., Any], inspect.Parameter]] = {}
+    for which in ("learn", "preprocess") if name == "preprocess" else ("model",):
+        function = pipeline.function(which, variant)
+        if function is not None:
+            parameters = list(inspect.signature(function).parameters.items())[given[which] :]
+            found |= {key: (function, parameter) for key, parameter in parameters}
+    return found
+
+
+def taken(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings that a function takes, where it shares them with another one."""
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in settings.items() if name in known}
+
+
+def _arguments(pipeline: Pipeline, variant: str, setting: str, given: Mapping[str, Any]) -> list[str]:
+    """The arguments that the workload's functions do not take, or not with such a value."""
+    known = arguments(pipeline, variant, setting)
     mistakes = []
     for name, value in given.items():
         if name not in known:
-            where = f"`model` in pipelines/{pipeline.name}.py takes no `{name}`"
-            mistakes.append(f"model.{name}: {where}: {nearest(name, known)}")
+            where = f"`{setting}` in pipelines/{pipeline.name}.py takes no `{name}`"
+            mistakes.append(f"{setting}.{name}: {where}: {nearest(name, known)}")
             continue
+        function, parameter = known[name]
         try:
-            TypeAdapter(_evaluated(pipeline.model, known[name].annotation)).validate_python(value)
+            TypeAdapter(_evaluated(function, parameter.annotation)).validate_python(value)
         except ValidationError as error:
-            mistakes += [f"model.{name}: {line.partition(': ')[2]}" for line in explain(error)]
+            mistakes += [f"{setting}.{name}: {line.partition(': ')[2]}" for line in explain(error)]
     return mistakes
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from headrace.artifacts import Artifact, write_atomically, write_json
 from headrace.console import progress
 from headrace.errors import DataError, HeadraceError, StageFailed
-from headrace.jobs import Job
+from headrace.jobs import Job, taken
 from headrace.spec import Feature
 from headrace.stages import Room, stage
 
@@ -59,6 +59,7 @@ def _facts(job: Job) -> dict[str, Any]:
 
 
 @stage(
+    settings=("preprocess",),
     functions=("read", "learn", "preprocess"),
     versions=("tensorflow", "tensorflow-datasets", "pyarrow", "numpy"),
     facts=_facts,
@@ -138,7 +139,7 @@ def learned_function(job: Job, records: Artifact) -> Function:
     from headrace.describing.summaries import Statistics
 
     learned = None
-    if job.pipeline.learn:
+    if job.function("learn"):
         with np.load(records.path / LEARNED, allow_pickle=False) as file:
             learned = {name: file[name] for name in file.files}
     return _function(job, Statistics.from_json(records.json(STATISTICS)), learned)
@@ -224,10 +225,12 @@ def _learned(job: Job, statistics: Statistics, raw: Artifact) -> dict[str, Any] 
     """What the workload learns from the training split beyond its statistics, by name."""
     import numpy as np
 
-    if not job.pipeline.learn:
+    learn = job.function("learn")
+    if not learn:
         return None
     try:
-        found = job.pipeline.learn(_Restartable(job, raw.path), statistics)
+        given = taken(learn, job.settings.preprocess)
+        found = learn(_Restartable(job, raw.path), statistics, **given)
         return {name: _storable(np.asarray(values)) for name, values in found.items()}
     except HeadraceError:
         raise
@@ -259,7 +262,9 @@ def _storable(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 def _function(job: Job, statistics: Statistics, learned: Mapping[str, Any] | None) -> Function:
     """The function that the workload makes of what it learned."""
     try:
-        return job.pipeline.preprocess(statistics, *([learned] if job.pipeline.learn else []))
+        make = job.the("preprocess")
+        given = [learned] if job.function("learn") else []
+        return make(statistics, *given, **taken(make, job.settings.preprocess))
     except HeadraceError:
         raise
     except Exception as error:
@@ -313,7 +318,7 @@ def _record_feature(job: Job, name: str, tensor: Any) -> Feature:
     dimensions = (None, *known) if ragged else tuple(known)
     raw = job.origin.features.get(name)
     if raw is None:
-        return Feature(shape=dimensions, dtype=dtype)
+        return Feature(shape=dimensions, dtype=dtype, role=job.pipeline.records.roles.get(name, "input"))
     # An image that was decoded is still an image; a class number that became a vector is no class number.
     alike = (raw.shape, raw.dtype) == (dimensions, dtype)
     decoded = raw.kind in ("image", "mask") and dtype == "uint8" and len(dimensions) == 3

@@ -7,7 +7,7 @@ import logging
 import platform
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from headrace.evaluating import Gate
+    from headrace.measuring.tasks import Facts, Measures
 
     Arrays = dict[str, np.ndarray[Any, Any]]
 
 log = logging.getLogger(__name__)
-
-_BATCH = 1024
 
 
 def _stands(publication: Artifact) -> str | None:
@@ -67,7 +66,8 @@ def publish(job: Job, room: Room, raw: Artifact, records: Artifact, evaluation: 
     parity = bundle.json("bundle.json")["gate"]
     gates: list[Gate] = [*evaluation.json("evaluation.json")["gates"], parity]
     if parity["passed"]:
-        gates.append(_beside_the_blessed(job, raw, records, bundle, line))
+        metric = evaluation.json("evaluation.json")["primary"]
+        gates.append(_beside_the_blessed(job, raw, records, metric, bundle, line))
     else:
         gates.append({"gate": "blessed", "passed": None, "reason": "not compared: the export itself is not sound"})
     verdict, reason = judge(gates)
@@ -103,7 +103,7 @@ def line_of(job: Job, data: str) -> str:
         data: `real` or `synthetic`: a model of made-up data never stands among those that are served, nor does one
             of a smoke run.
     """
-    words = [job.workload]
+    words = [job.workload, *([job.settings.line] if job.settings.line else [])]
     if job.source in job.pipeline.sources:
         words += [job.source] * (job.source != job.pipeline.default_source)
     else:
@@ -126,7 +126,7 @@ def judge(gates: list[Gate]) -> tuple[str, str]:
 # ----------------------------------------------------------------------------------- the blessed version
 
 
-def _beside_the_blessed(job: Job, raw: Artifact, records: Artifact, bundle: Artifact, line: str) -> Gate:
+def _beside_the_blessed(job: Job, raw: Artifact, records: Artifact, metric: str, bundle: Artifact, line: str) -> Gate:
     """The gate that compares with the blessed version, on the same raw test examples, example by example.
 
     It fails only if this model is worse by more than the draw of the test examples explains.
@@ -139,49 +139,53 @@ def _beside_the_blessed(job: Job, raw: Artifact, records: Artifact, bundle: Arti
     damage = registry.verify(line).get(version)
     if damage:
         return _not_comparable(version, damage)
-    return _paired(job, raw, records, only(bundle, "saved_model"), version, registry.folder(line, version))
+    return _paired(job, raw, records, metric, only(bundle, "saved_model"), version, registry.folder(line, version))
 
 
 def _not_comparable(version: int, why: str) -> Gate:
     return {"gate": "blessed", "passed": None, "reason": f"not comparable with the blessed version {version}: {why}"}
 
 
-def _paired(job: Job, raw: Artifact, records: Artifact, ours: Path, version: int, theirs: Path) -> Gate:
+def _paired(job: Job, raw: Artifact, records: Artifact, metric: str, ours: Path, version: int, theirs: Path) -> Gate:
     import tensorflow as tf
 
+    from headrace.evaluating import batches, measures_of
     from headrace.exporting import recorded
-    from headrace.metrics import TASKS, intervals, short, spread
+    from headrace.measuring.resampling import intervals
+    from headrace.measuring.tasks import examples
+    from headrace.measuring.words import short, spread, title
     from headrace.preprocessing import raw_batches
-    from headrace.ragged import dense
-    from headrace.records.inputs import arrays, read_info
+    from headrace.records.inputs import read_info
     from headrace.serving_check import cause
 
-    task = TASKS[job.pipeline.task]
-    (target,) = read_info(records.path).named("target")
-    truth = dense(arrays(records.path, "test")[target])
-    examples = recorded(raw_batches(job, raw.path, "test"), job.origin.named("input"))
+    info = read_info(records.path)
+    measures, truths = measures_of(job, info), batches(records, info, "test")
+    given = recorded(raw_batches(job, raw.path, "test"), job.origin.named("input"))
     mine = tf.saved_model.load(str(ours))
     try:
         blessed = tf.saved_model.load(str(theirs))
         differences = _differences(mine, blessed)
         if differences:
             return _not_comparable(version, differences)
-        their_errors = task.errors(truth, _ask(blessed, examples)[target])
+        before = _facts(measures, blessed, given, truths)
     except Exception as error:  # whatever it is: an old version that can't be run must not stop a new one
         return _not_comparable(version, f"it can't be run ({cause(error)})")
-    my_errors = task.errors(truth, _ask(mine, examples)[target])
-    interval = intervals(
-        lambda a, b: {"worse": (a - b).mean(axis=(-2, -1))}, my_errors[:, None], their_errors[:, None]
-    )["worse"]
+    now = _facts(measures, mine, given, truths)
+
+    def worse_by(weights: Any) -> dict[str, Any]:
+        return {"worse": -measures.gain(metric, *(measures.measure(f, weights)[metric] for f in (now, before)))}
+
+    count = examples(now)
+    interval = intervals(worse_by, count, measures.groups(count))["worse"]
     worse = interval is not None and interval[0] > 0
-    mean, theirs_mean = float(my_errors.mean()), float(their_errors.mean())
+    values = [float(measures.measure(facts)[metric]) for facts in (now, before)]
     return {
         "gate": "blessed",
         "passed": not worse,
         "reason": (
-            f"{task.error_name} {short(mean)}, of the blessed version {version} {short(theirs_mean)}, on the same "
-            f"{len(truth)} test examples: {'worse' if worse else 'not clearly worse'} "
-            f"(difference {short(mean - theirs_mean)} {spread(interval)})"
+            f"{title(metric)} {short(values[0])}, of the blessed version {version} {short(values[1])}, on the same "
+            f"{count} test examples: {'worse' if worse else 'not clearly worse'} "
+            f"(by {short(-float(measures.gain(metric, *values)))} {spread(interval)})"
         ),
     }
 
@@ -197,18 +201,28 @@ def _differences(mine: Any, theirs: Any) -> str | None:
     return None if one == other else f"the signatures differ ({one}; before: {other})"
 
 
-def _ask(loaded: Any, examples: Arrays) -> Arrays:
-    """The answers of a SavedModel's serving signature."""
-    import numpy as np
+def _facts(measures: Measures, loaded: Any, given: Arrays, truths: Iterable[Mapping[str, Any]]) -> Facts:
+    """What the answers of a SavedModel's serving signature are measured by.
+
+    Args:
+        measures: How.
+        loaded: The SavedModel.
+        given: The raw inputs of all test examples.
+        truths: The records of the same examples, batch by batch.
+    """
     import tensorflow as tf
 
+    from headrace.measuring.tasks import joined
+
     serve = loaded.signatures["serving_default"]
-    count = len(next(iter(examples.values())))
-    parts = []
-    for first in range(0, count, _BATCH):
-        batch = {name: tf.constant(values[first : first + _BATCH]) for name, values in examples.items()}
-        parts.append({name: values.numpy() for name, values in serve(**batch).items()})
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    parts, first = [], 0
+    for truth in truths:
+        rows = len(next(iter(truth.values())))
+        batch = {name: tf.constant(values[first : first + rows]) for name, values in given.items()}
+        answers = {name: values.numpy() for name, values in serve(**batch).items()}
+        parts.append(measures.facts(truth, answers))
+        first += rows
+    return joined(parts)
 
 
 # ---------------------------------------------------------------------------------- what is published
@@ -254,7 +268,7 @@ def _lineage(job: Job, raw: Artifact, records: Artifact, evaluation: Artifact, b
 
 def _model_card(job: Job, evaluation: Artifact, bundle: Artifact, lineage: Mapping[str, Any]) -> str:
     """What a person should know before using the model, in Markdown."""
-    from headrace.metrics import short, spread, title
+    from headrace.measuring.words import short, spread, title
 
     measured = evaluation.json("evaluation.json")
     described = bundle.json("bundle.json")
@@ -272,7 +286,7 @@ def _model_card(job: Job, evaluation: Artifact, bundle: Artifact, lineage: Mappi
     ]
     metrics = [
         f"| {title(name)} | {short(value)} | {spread(measured['intervals'][name])} |"
-        + "".join(f" {short(baseline[name])} |" for baseline in measured["baselines"].values())
+        + "".join(f" {short(baseline.get(name))} |" for baseline in measured["baselines"].values())
         for name, value in measured["metrics"].items()
     ]
     naive = "".join(f" always the {name} |" for name in measured["baselines"])
@@ -295,7 +309,7 @@ def _model_card(job: Job, evaluation: Artifact, bundle: Artifact, lineage: Mappi
         [
             f"# {job.pipeline.title}",
             "",
-            f"{lineage['job']} · {job.pipeline.task} · {job.pipeline.book}",
+            f"{lineage['job']} · {job.task_in_words} · {job.pipeline.book}",
             "",
             "## Limits and notes",
             "",

@@ -29,7 +29,7 @@ WORST = 10
 
 @stage(
     # It shows the settings, the code's digests and the versions, so it depends on them, and not on results only.
-    settings=tuple(Variant.model_fields),
+    settings=tuple(name for name in Variant.model_fields if name != "functions"),
     functions=("read", "preprocess", "model"),
     versions=("tensorflow", "keras", "numpy", "matplotlib"),
     facts=lambda job: {
@@ -84,7 +84,7 @@ def render(job: Job, made: Sequence[Artifact]) -> str:
 def target_in_words(job: Job, evaluation: Mapping[str, Any] | None) -> str:
     """Name and unit of what is predicted: "MEDV (1,000 dollars)"."""
     targets = job.origin.named("target")
-    name = (evaluation or {}).get("target") or next(iter(targets), "")
+    name = next(iter((evaluation or {}).get("outputs", targets)), "")
     feature = targets.get(name)
     column = feature.columns[0] if feature and len(feature.columns) == 1 else None
     unit = column.unit if column else feature.unit if feature else ""
@@ -239,7 +239,8 @@ def _predictions(evaluation: Artifact) -> tuple[Any, Any]:
     if not path.is_file():
         return None, None
     with np.load(path, allow_pickle=False) as arrays:
-        return tuple(arrays[name].reshape(len(arrays[name]), -1).astype("float64") for name in ("y_true", "y_pred"))
+        names = [next(name for name in arrays.files if name.startswith(side)) for side in ("truth/", "answer/")]
+        return tuple(arrays[name].reshape(len(arrays[name]), -1).astype("float64") for name in names)
 
 
 # -------------------------------------------------------------------------------------------------- charts

@@ -170,7 +170,11 @@ class Source(Spec):
 
 
 class Records(Spec):
-    """How records are kept. What is said here changes speed and size, never what is read back (JPEG excepted)."""
+    """How records are kept. But for roles and JPEG, what is said here changes speed and size, never what is read."""
+
+    roles: dict[Name, Literal["input", "target", "weight", "note"]] = {}
+    """Roles of features that `preprocess` makes and no source declares (the next words of a text, say); default:
+    input."""
 
     images: Literal["raw", "png", "jpeg"] = "raw"
     """How images and masks that `preprocess` gives as uint8 (height, width, channels) are stored: as they are, fastest
@@ -544,6 +548,31 @@ class Ensemble(Grid):
     """A metric of the task, by which weights are searched; default: the task's own."""
 
 
+TaskName = Literal[
+    "regression",
+    "binary",
+    "multiclass",
+    "multilabel",
+    "segmentation",
+    "forecasting",
+    "sequence",
+    "language_model",
+    "own",
+]
+"""What a model answers. `regression`: numbers. `binary`: the score of one class against another. `multiclass`: one of
+several classes. `multilabel`: any of several. `segmentation`: the class of each pixel. `forecasting`: numbers of later
+moments. `sequence`: a sequence for a sequence, such as a translation. `language_model`: what comes next in a text.
+`own`: nothing that is right or wrong example by example; the workload's `measure` says how good it is."""
+
+Tasks = TaskName | dict[Name, TaskName]
+
+
+def task_in_words(tasks: Tasks) -> str:
+    """What a model is for, for people: "regression", "regression and multiclass"."""
+    names = [tasks] if isinstance(tasks, str) else dict.fromkeys(tasks.values())
+    return " and ".join(name.replace("_", " ") for name in names)
+
+
 class Promise(Spec):
     """What a workload holds itself to, beside the figure that its book reports."""
 
@@ -594,39 +623,17 @@ class Monitor(Spec):
     """Quantile buckets into which each numeric column is cut."""
 
 
-class Variant(Spec):
-    """One configuration of a workload. Every field can be overridden: `--set train.epochs=8`."""
+class Functions(Spec):
+    """The code of a workload: what the engine calls. A variant may bring its own in place of the pipeline's."""
 
-    description: str = ""
-    train: Train
-    model: dict[str, Any] = {}
-    """Arguments of the workload's `model` function."""
-    cross_validation: CrossValidation | None = None
-    promises: tuple[Promise, ...] = ()
-    export: Export = Export()
-    monitor: Monitor = Monitor()
-
-
-class Pipeline(Spec):
-    """A workload, whole: the one object that a file in `pipelines/` defines."""
-
-    name: Name
-    title: str
-    task: Literal["regression"]
-    book: str
-    """Book and section that the workload comes from."""
-    expect: str
-    """What to expect of a full run: metric, time, machine."""
-    sources: dict[Name, Source]
-    """The first one is the default."""
-    preprocess: Callable[..., Any]
-    """Statistics of the training split (and what `learn` gave) → function from a batch of features to a batch of
-    records. It must treat each example by itself, and run as TensorFlow's graph: it serves as well."""
+    preprocess: Callable[..., Any] | None = None
+    """Statistics of the training split (what `learn` gave, and the variant's `preprocess` arguments) → function from a
+    batch of features to a batch of records. It must treat each example by itself, and run as TensorFlow's graph: it
+    serves as well."""
     learn: Callable[..., Any] | None = None
     """What statistics can't tell, such as a vocabulary: batches of the training split (to be gone through any number of
     times) and its statistics → arrays by name, which `preprocess` gets as its second argument."""
-    records: Records = Records()
-    model: Callable[..., Any]
+    model: Callable[..., Any] | None = None
     """Features of the records (and the variant's `model` arguments) → Keras model, not compiled, but every part of it
     built. A `train_step` of its own is used as it is."""
     compile: Callable[..., None] | None = None
@@ -641,6 +648,49 @@ class Pipeline(Spec):
     sample: Callable[..., Mapping[str, Any]] | None = None
     """Model and `headrace.engine.journals.Moment` → images (height, width, channels) and texts by name, after each
     epoch."""
+    measure: Callable[..., Mapping[str, Any]] | None = None
+    """`headrace.measuring.own.Trial` → metrics of the workload's own, for what is not answered example by example:
+    images that are generated, games that are played."""
+
+
+class Variant(Spec):
+    """One configuration of a workload. Every field can be overridden: `--set train.epochs=8`."""
+
+    description: str = ""
+    train: Train
+    source: Name | None = None
+    """The source of its examples, where none is asked for; default: the workload's first."""
+    task: Tasks | None = None
+    """Default: the workload's."""
+    line: Name | None = None
+    """Name of a line of the registry for its models alone, where comparing them with those of other variants makes no
+    sense; default: the workload's line."""
+    functions: Annotated[Functions, Field(exclude=True)] = Functions()
+    """What it does by other code than the workload's; not to be set from outside."""
+    preprocess: dict[str, Any] = {}
+    """Arguments of the workload's `preprocess` and `learn` functions."""
+    model: dict[str, Any] = {}
+    """Arguments of the workload's `model` function."""
+    cross_validation: CrossValidation | None = None
+    promises: tuple[Promise, ...] = ()
+    export: Export = Export()
+    monitor: Monitor = Monitor()
+
+
+class Pipeline(Functions):
+    """A workload, whole: the one object that a file in `pipelines/` defines."""
+
+    name: Name
+    title: str
+    task: Tasks
+    """What the model is for, by which it is measured; for several targets that of each, by its name."""
+    book: str
+    """Book and section that the workload comes from."""
+    expect: str
+    """What to expect of a full run: metric, time, machine."""
+    sources: dict[Name, Source]
+    """The first one is the default."""
+    records: Records = Records()
     custom: dict[str, Any] = {}
     """Losses, metrics, optimizers and layers of the workload's own by the names that `Train` and saved models call
     them."""
@@ -661,7 +711,19 @@ class Pipeline(Spec):
             raise ValueError("a pipeline needs at least one source")
         if not self.variants:
             raise ValueError("a pipeline needs at least one variant")
+        for name, variant in self.variants.items():
+            if variant.source is not None and variant.source not in self.sources:
+                known = nearest(variant.source, self.sources)
+                raise ValueError(f"variant {name}: there is no source `{variant.source}`: {known}")
+            for function in ("preprocess", "model"):
+                if not (getattr(variant.functions, function) or getattr(self, function)):
+                    raise ValueError(f"variant {name} has no `{function}`, neither of its own nor the pipeline's")
         return self
+
+    def function(self, name: str, variant: str) -> Callable[..., Any] | None:
+        """The function of this name that a variant uses: its own, or the pipeline's; None if there is neither."""
+        found: Callable[..., Any] | None = getattr(self.variants[variant].functions, name) or getattr(self, name)
+        return found
 
     @property
     def default_source(self) -> str:

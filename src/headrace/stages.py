@@ -149,8 +149,8 @@ class Stage(Generic[P]):
             chosen |= self._facts(job)
         code: dict[str, str] = {}
         for name in self._functions:
-            owner = job.origin if name in type(job.origin).model_fields else job.pipeline
-            function = getattr(owner, name)
+            of_source = name in type(job.origin).model_fields
+            function = getattr(job.origin, name) if of_source else job.function(name)
             if function is not None:
                 code |= fingerprints.function_code(function)
         return {

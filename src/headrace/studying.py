@@ -88,23 +88,23 @@ def plan(workload: str, name: str, *, seeds: int | None = None, **request: Any) 
             mistakes.append(f"{cell.name}: nothing is held out to measure on: set train.validation_split")
     if mistakes:
         raise _refused(workload, name, mistakes)
-    metric, mode = _metric(pipeline, study, cells[0].jobs[0])
+    metric, mode = _metric(study, cells[0].jobs[0])
     return Plan(name=name, job=job, study=study, metric=metric, mode=mode, cells=cells)
 
 
-def _metric(pipeline: Pipeline, study: Study, job: Job) -> tuple[str, str]:
+def _metric(study: Study, job: Job) -> tuple[str, str]:
     """The metric by which cells are ranked, and its direction."""
-    from headrace.metrics import TASKS
+    from headrace.measuring.tasks import usual
 
-    task = TASKS[pipeline.task]
+    primary, larger = usual(job.task)
     protocol = job.settings.cross_validation
-    usual = {
-        "test": task.primary,
+    by_default = {
+        "test": primary,
         "validation": "val_loss",
         "cross_validation": protocol.metric if protocol else "",
     }[study.on]
-    metric = study.metric or usual
-    if study.mode == "auto" and metric.removeprefix("val_") in task.larger_is_better:
+    metric = study.metric or by_default
+    if study.mode == "auto" and metric.removeprefix("val_") in larger:
         return metric, "max"
     return metric, "min" if Watch(monitor=metric, mode=study.mode).sign > 0 else "max"
 
@@ -212,8 +212,8 @@ def _refused(workload: str, name: str, mistakes: Sequence[str]) -> ConfigError:
     versions=("scipy", "numpy", "matplotlib"),
     facts=lambda job: {
         "title": job.title,
-        "task": job.pipeline.task,
-        "default_source": job.source == job.pipeline.default_source,
+        "task": job.task,
+        "default_source": job.source == job.usual_source,
         "look": pages.look(),
     },
 )
@@ -344,7 +344,7 @@ def _value(plan: Plan, job: Job, at: Mapping[str, Artifact]) -> tuple[float | No
             return None, None
         metrics = evaluation.json("evaluation.json")["metrics"]
         _known(plan.metric, metrics)
-        return metrics[plan.metric], _resampled(plan, job, evaluation)
+        return metrics[plan.metric], _resampled(plan, evaluation)
     if plan.study.on == "cross_validation":
         average = at.get(f"cross_validate/{job.label}")
         if average is None:
@@ -365,15 +365,15 @@ def _known(metric: str, metrics: Any) -> None:
         raise ConfigError(f"metric: there is no `{metric}`: {nearest(metric, metrics)}")
 
 
-def _resampled(plan: Plan, job: Job, evaluation: Artifact) -> Any:
+def _resampled(plan: Plan, evaluation: Artifact) -> Any:
     """The metric on each resample of the test examples, the same ones for every cell."""
-    import numpy as np
+    from headrace.evaluating import measured
+    from headrace.measuring.resampling import resampled
+    from headrace.measuring.tasks import examples
 
-    from headrace.metrics import TASKS, resampled, rows
-
-    with np.load(evaluation.path / "predictions.npz", allow_pickle=False) as arrays:
-        truth, answers = rows(arrays["y_true"]), rows(arrays["y_pred"])
-    return resampled(TASKS[job.pipeline.task].measure, truth, answers)[plan.metric]
+    measures, facts = measured(evaluation)
+    count = examples(facts)
+    return resampled(lambda drawn: measures.measure(facts, drawn), count, measures.groups(count))[plan.metric]
 
 
 # ------------------------------------------------------------------------------------------------- chance
@@ -465,7 +465,7 @@ def judged(
     finding: Finding, plan: Plan, done: Mapping[str, Measured], best: str, obstacle: str | None
 ) -> dict[str, Any]:
     """A finding with what was found, and whether it holds (None: not judged)."""
-    from headrace.metrics import short, spread
+    from headrace.measuring.words import short, spread
 
     cell = finding.cell or best
     measured = done.get(cell)

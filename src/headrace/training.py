@@ -96,7 +96,7 @@ def train(
     seed = _seed(settings, node_seed(job.seed, fold, repeat), room)
     feed = _feed(records, settings, fold, folds, repeat, job.seed, seed, epochs)
     with _quiet_keras(), _strictness(settings, seed):
-        if job.pipeline.loop:
+        if job.function("loop"):
             outcome, facts = _by_hand(job, room, records, feed, seed, epochs, start)
         else:
             outcome, facts = _compiled(job, room, records, feed, seed, epochs, start)
@@ -318,7 +318,7 @@ def _built(job: Job, records: Artifact, seed: int, scope: Any) -> keras.Model:
     keras.utils.set_random_seed(seed)
     try:
         with scope or contextlib.nullcontext(), precision(job.settings.train.precision):
-            return job.pipeline.model(features, **job.settings.model)
+            return job.the("model")(features, **job.settings.model)
     except Exception as error:
         raise StageFailed(
             f"`model` of {job.workload} can't be built.",
@@ -345,7 +345,7 @@ def _program(
     sample = feed.sample(settings.batch_size) if isinstance(feed, Stream) else feed.train
     weights = _class_weights(feed, settings)
     traits = settings.model_dump(mode="json", exclude={"epochs"})
-    functions = [job.pipeline.model, job.pipeline.compile, *job.pipeline.custom.values()]
+    functions = [job.function("model"), job.function("compile"), *job.pipeline.custom.values()]
     key = fingerprints.digest(
         [
             records.digest,
@@ -375,7 +375,7 @@ def _program(
                 strategy,
                 sample,
                 custom=job.pipeline.custom,
-                own_compile=job.pipeline.compile,
+                own_compile=job.function("compile"),
                 class_weights=weights,
                 streamed=streamed,
                 worker=_worker(settings),
@@ -507,8 +507,7 @@ def _by_hand(
 
     if isinstance(feed, Stream):
         raise ConfigError("A loop written by hand gets its examples in memory.", remedy="set train.feed to memory")
-    make = job.pipeline.loop
-    assert make is not None  # noqa: S101 (called for such workloads only)
+    make = job.the("loop")
     features = read_info(records.path).features
     model = _built(job, records, seed, None)
     _begin(model, job.settings.train, room, start)
@@ -531,7 +530,8 @@ def _by_hand(
 
 def _save(job: Job, room: Room, model: keras.Model, name: str) -> None:
     """Save a model, or the parts that the workload keeps of it, beside each other."""
-    parts = job.pipeline.keep(model) if job.pipeline.keep else {"model": model}
+    keep = job.function("keep")
+    parts = keep(model) if keep else {"model": model}
     if "model" not in parts:
         raise StageFailed(
             f"`keep` of {job.workload} names no `model`, which is evaluated and exported.",
@@ -544,13 +544,13 @@ def _save(job: Job, room: Room, model: keras.Model, name: str) -> None:
 
 def _sampler(job: Job, model: Any, feed: Memory | Stream, records: Artifact, seed: int) -> Sampler | None:
     """Calls the workload's `sample` after an epoch, and leaves the model as it was."""
-    if job.pipeline.sample is None:
+    make = job.function("sample")
+    if make is None:
         return None
     from headrace.engine.feeding import Memory
     from headrace.engine.journals import Moment
     from headrace.records.inputs import read_info
 
-    make = job.pipeline.sample
     split = feed.train if isinstance(feed, Memory) else feed.sample(16)
     first = split.take(slice(0, 16))
     features = read_info(records.path).features

@@ -346,7 +346,7 @@ def with_epochs(plan: Plan, finalist: Finalist, searched: Artifact) -> Finalist:
 
 @stage(
     versions=("keras-tuner", "matplotlib"),
-    facts=lambda job: {"title": job.title, "task": job.pipeline.task, "look": pages.look()},
+    facts=lambda job: {"title": job.title, "task": job.task_in_words, "look": pages.look()},
 )
 def tune(job: Job, room: Room, records: Artifact, made: Sequence[Artifact], *, plan: Plan, outcome: Outcome) -> None:
     """Tell what a tuning has come to: `tuning.json`, and `tuning.html` for people.

@@ -13,6 +13,8 @@ from headrace.chain import Stages
 from headrace.ensembling import Mix
 from headrace.errors import Diverged
 from headrace.jobs import Job
+from headrace.measuring.regression import Regression
+from headrace.spec import Feature
 from headrace.stages import Room, stage
 
 GRID = """
@@ -94,11 +96,19 @@ def evaluate(
     random = np.random.default_rng(0)
     truth = random.normal(0, 5, (200, 1))
     wrong = value_of(job) * np.sqrt(np.pi / 2) * random.normal(0, 1, (200, 1))
-    np.savez(room.output / "predictions.npz", y_true=truth, y_pred=truth + wrong)
+    task = Regression(Feature(shape=(1,), role="target"))
+    facts = {f"y/{name}": values for name, values in task.facts(truth, truth + wrong).items()}
+    np.savez(room.output / "facts.npz", **facts)
     mae = float(np.abs(wrong).mean())
     gates = [{"gate": "baseline", "passed": True, "reason": "better than the median"}]
     write_json(
-        room.output / "evaluation.json", {"metrics": {"mae": mae}, "intervals": {"mae": [mae, mae]}, "gates": gates}
+        room.output / "evaluation.json",
+        {
+            "outputs": {"y": {"task": "regression", "target": task.target.model_dump(mode="json")}},
+            "metrics": {"mae": mae},
+            "intervals": {"mae": [mae, mae]},
+            "gates": gates,
+        },
     )
 
 

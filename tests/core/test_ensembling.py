@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from headrace import ensembling, evaluating
-from headrace.artifacts import Artifact
+from headrace import ensembling, evaluating, models
 from headrace.chain import Stages, averaged
 from headrace.ensembling import Mix, ensemble, mixed, search
 from headrace.errors import ConfigError, StageFailed
 from headrace.jobs import Job, resolve
+from headrace.records import inputs
 from headrace.records.inputs import Info
-from headrace.records.writing import inputs
 from headrace.spec import Feature
 from tests.core.making import artifact
 from tests.core.pretending import pretending, write_workload
@@ -114,10 +113,11 @@ class World:
         self.read.append(split)
         return {"x": np.arange(len(self.targets[split]))[:, None], "y": self.targets[split]}
 
-    def predictions(self, job: Job, model: Artifact, info: Info, split: Split, target: str) -> np.ndarray[Any, Any]:
-        member = int(model.node[-1])
-        random = np.random.default_rng([member, len(split[target])])
-        return split[target] + random.normal(0, 1 + member, split[target].shape)
+    def answered(self, job: Job, member: int, info: Info, batches: Sequence[Split]) -> Iterator[tuple[Split, Split]]:
+        count = sum(len(batch["y"]) for batch in batches)
+        random = np.random.default_rng([member, count])
+        for batch in batches:
+            yield batch, {"y": batch["y"] + random.normal(0, 1 + member, batch["y"].shape)}
 
     def search(self, *given: Any) -> Any:
         """Leaves a mark between what was read before and after it."""
@@ -126,10 +126,12 @@ class World:
 
     def ensemble(self, folder: Path, monkeypatch: pytest.MonkeyPatch, mix: Mix) -> dict[str, Any]:
         """What `ensemble.json` says of three members."""
-        info = Info("tiny", "numbers", "synthetic", {"y": Feature(shape=(1,), role="target")}, {}, {})
+        features = {"x": Feature(), "y": Feature(shape=(1,), role="target")}
+        info = Info("tiny", "numbers", "synthetic", features, {}, {})
         monkeypatch.setattr(inputs, "arrays", self.arrays)
         monkeypatch.setattr(inputs, "read_info", lambda folder: info)
-        monkeypatch.setattr(evaluating, "predictions", self.predictions)
+        monkeypatch.setattr(evaluating, "answered", self.answered)
+        monkeypatch.setattr(models, "load", lambda model: int(model.node[-1]))
         folder.mkdir()
         made = [artifact(folder / name, name) for name in ("preprocess", "train/0", "train/1", "train/2")]
         job = resolve("tiny").model_copy(update={"cell": "three"})

@@ -8,11 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import metrics
 from headrace.artifacts import Artifact
 from headrace.errors import ConfigError, StageFailed
 from headrace.evaluating import evaluate
 from headrace.jobs import Job
+from headrace.measuring import resampling, words
+from headrace.measuring.classification import Binary, MultiClass
+from headrace.measuring.regression import Regression
+from headrace.measuring.tasks import Task
 from headrace.spec import Feature
 from tests.core.keeping import keep
 from tests.core.making import artifact, trained
@@ -46,8 +49,8 @@ def judged(tmp_path: Path, job: Factory) -> Callable[..., dict[str, Any]]:
             followed = artifact(tmp_path / "folds", "cross_validate", cross_validation=cross_validation)
         made = evaluate(job(**request), records, echo(tmp_path / "model"), cross_validation=followed)
         with np.load(made.path / "predictions.npz") as file:
-            np.testing.assert_array_equal(file["y_pred"][:, 0], answers.astype(np.float32))
-            assert file["y_true"].shape == (len(truth), 1)
+            np.testing.assert_array_equal(file["answer/price"][:, 0], answers.astype(np.float32))
+            assert file["truth/price"].shape == (len(truth), 1)
         return made.json("evaluation.json")
 
     return run
@@ -79,51 +82,122 @@ def gate(evaluation: dict[str, Any], name: str) -> dict[str, Any]:
     return next(entry for entry in evaluation["gates"] if entry["gate"] == name)
 
 
-class TestMetrics:
-    def test_they_are_what_their_names_say(self) -> None:
+PRICE = Feature(shape=(1,), role="target")
+
+
+def metrics(task: Task, truth: Array, answers: Array, weights: Array | None = None) -> dict[str, float | None]:
+    """What a task measures."""
+    counted = np.ones(len(truth)) if weights is None else weights
+    return words.numbers(task.measure(task.facts(truth, answers), counted))
+
+
+class TestRegression:
+    def test_its_metrics_are_what_their_names_say(self) -> None:
         truth, answers = np.array([[1.0], [2.0], [3.0], [6.0]]), np.array([[1.0], [3.0], [1.0], [6.0]])
-        found = metrics.numbers(metrics.regression(truth, answers))
+        found = metrics(Regression(PRICE), truth, answers)
         assert found == {"mae": 0.75, "mse": 1.25, "rmse": pytest.approx(1.25**0.5), "r2": pytest.approx(1 - 5 / 14)}
 
     def test_r2_is_undefined_where_the_truth_does_not_vary(self) -> None:
         constant = np.ones((4, 1))
-        assert metrics.numbers(metrics.regression(constant, constant + 1))["r2"] is None
-        assert metrics.intervals(metrics.regression, constant, constant + 1)["r2"] is None
+        assert metrics(Regression(PRICE), constant, constant + 1)["r2"] is None
 
-    def test_every_resample_is_measured_by_itself(self) -> None:
-        truth, answers = noisy(1).reshape(4, 50, 1), noisy(1, seed=1).reshape(4, 50, 1)
-        together = metrics.regression(truth, answers)
+    def test_r2_is_exact_far_from_zero(self) -> None:
+        truth = 1e7 + noisy(1)[:, None]
+        found = metrics(Regression(PRICE), truth, truth + noisy(0.5, seed=1)[:, None])["r2"]
+        expected = 1 - np.square(noisy(0.5, seed=1)).mean() / noisy(1).var()
+        assert found == pytest.approx(expected, rel=1e-4)
+
+    def test_an_example_of_weight_two_counts_as_two(self) -> None:
+        truth, answers = noisy(1, 3)[:, None], noisy(1, 3, seed=1)[:, None]
+        task, twice = Regression(PRICE), [0, 1, 1, 2]
+        assert metrics(task, truth, answers, np.array([1, 2, 1])) == pytest.approx(
+            metrics(task, truth[twice], answers[twice])
+        )
+
+    def test_every_row_of_weights_is_measured_by_itself(self) -> None:
+        truth, answers = noisy(1)[:, None], noisy(1, seed=1)[:, None]
+        task, weights = Regression(PRICE), np.random.default_rng(2).integers(0, 3, (4, 200)).astype(float)
+        together = task.measure(task.facts(truth, answers), weights)
         for i in range(4):
-            alone = metrics.regression(truth[i], answers[i])
+            alone = task.measure(task.facts(truth, answers), weights[i])
             for name, values in together.items():
                 assert values[i] == pytest.approx(float(alone[name]))
+
+
+class TestClasses:
+    def test_the_metrics_of_two_classes_are_those_of_scikit_learn(self) -> None:
+        from sklearn import metrics as reference
+
+        random = np.random.default_rng(0)
+        truth = random.integers(0, 2, 300)
+        score = np.round(np.clip(0.3 * truth + random.uniform(0, 0.7, 300), 0.01, 0.99), 2)
+        found = metrics(Binary(Feature(role="target", dtype="int64")), truth, score[:, None])
+        assert found == {
+            "accuracy": pytest.approx(reference.accuracy_score(truth, score >= 0.5)),
+            "auc": pytest.approx(reference.roc_auc_score(truth, score)),
+            "precision": pytest.approx(reference.precision_score(truth, score >= 0.5)),
+            "recall": pytest.approx(reference.recall_score(truth, score >= 0.5)),
+            "f1": pytest.approx(reference.f1_score(truth, score >= 0.5)),
+            "log_loss": pytest.approx(reference.log_loss(truth, score)),
+        }
+
+    def test_the_metrics_of_many_classes_are_those_of_scikit_learn(self) -> None:
+        from sklearn import metrics as reference
+
+        random = np.random.default_rng(0)
+        truth = random.integers(0, 4, 300)
+        answers = random.dirichlet(np.ones(4), 300) + 0.7 * np.eye(4)[truth]
+        answers /= answers.sum(axis=1, keepdims=True)
+        found = metrics(MultiClass(Feature(role="target", dtype="int64")), truth, answers)
+        assert found == {
+            "accuracy": pytest.approx(reference.accuracy_score(truth, answers.argmax(1))),
+            "f1": pytest.approx(reference.f1_score(truth, answers.argmax(1), average="macro")),
+            "log_loss": pytest.approx(reference.log_loss(truth, answers)),
+        }
+
+    def test_a_target_with_a_one_at_its_class_is_measured_as_its_number_is(self) -> None:
+        random = np.random.default_rng(0)
+        truth, answers = random.integers(0, 4, 50), random.dirichlet(np.ones(4), 50)
+        plain = metrics(MultiClass(Feature(role="target", dtype="int64")), truth, answers)
+        hot = MultiClass(Feature(shape=(4,), role="target"))
+        assert metrics(hot, np.eye(4)[truth], answers) == plain
+
+    def test_a_weight_counts_in_the_area_under_the_curve(self) -> None:
+        truth, score, twice = np.array([0, 1, 0, 1]), np.array([0.1, 0.4, 0.4, 0.8])[:, None], [0, 1, 1, 2, 3]
+        task = Binary(Feature(role="target", dtype="int64"))
+        weighted = metrics(task, truth, score, np.array([1, 2, 1, 1]))
+        assert weighted["auc"] == pytest.approx(metrics(task, truth[twice], score[twice])["auc"])
 
 
 class TestIntervals:
     @pytest.mark.parametrize("at_once", [1, 4_000_000], ids=["one resample at a time", "all at once"])
     def test_they_are_those_of_theory_for_a_mean(self, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(metrics, "_AT_ONCE", at_once)
-        values = noisy(2, size=400)[:, None]
-        found = metrics.intervals(lambda x: {"mean": x.mean(axis=(-2, -1))}, values)["mean"]
+        monkeypatch.setattr(resampling, "_AT_ONCE", at_once)
+        values = noisy(2, size=400)
+        found = resampling.intervals(lambda drawn: {"mean": drawn @ values / 400}, 400)["mean"]
         assert found == pytest.approx(values.mean() + np.array([-1.96, 1.96]) * values.std() / 20, abs=0.03)
 
-    def test_the_same_answers_have_the_same_interval(self) -> None:
-        truth, answers = noisy(1)[:, None], noisy(1, seed=1)[:, None]
-        first = metrics.intervals(metrics.regression, truth, answers)
-        assert metrics.intervals(metrics.regression, truth, answers) == first
+    def test_equally_many_examples_are_drawn_alike(self) -> None:
+        first, again = (np.concatenate(list(resampling.weights(50))) for _ in range(2))
+        np.testing.assert_array_equal(first, again)
+        assert first.shape == (resampling.RESAMPLES, 50)
+        assert (first.sum(axis=1) == 50).all()
 
-    def test_all_arrays_are_drawn_alike(self) -> None:
-        values = noisy(1)[:, None]
-        paired = metrics.intervals(lambda a, b: {"gap": (a - b).mean(axis=(-2, -1))}, values, values - 1)
-        assert paired["gap"] == pytest.approx([1, 1])
+    def test_groups_are_drawn_as_wholes(self) -> None:
+        drawn = next(resampling.weights(6, np.array([0, 0, 0, 1, 1, 1])))
+        assert (drawn[:, :3] == drawn[:, :1]).all()
+        assert (drawn.sum(axis=1) == 6).all()
+
+    def test_what_no_resample_defines_has_none(self) -> None:
+        assert resampling.intervals(lambda drawn: {"x": np.full(len(drawn), np.nan)}, 5) == {"x": None}
 
 
 class TestNumbersForPeople:
     @pytest.mark.parametrize(
-        ("value", "words"), [(2.5149, "2.51"), (41_239.7, "41,240"), (0.00012, "0.00012"), (None, "undefined")]
+        ("value", "said"), [(2.5149, "2.51"), (41_239.7, "41,240"), (0.00012, "0.00012"), (None, "undefined")]
     )
-    def test_they_have_three_digits(self, value: float | None, words: str) -> None:
-        assert metrics.short(value) == words
+    def test_they_have_three_digits(self, value: float | None, said: str) -> None:
+        assert words.short(value) == said
 
 
 class TestEvaluation:
@@ -132,7 +206,12 @@ class TestEvaluation:
     ) -> None:
         truth = 22 + noisy(9)
         found = judged(truth, truth + noisy(1, seed=1), train=np.array([1.0, 2.0, 9.0]))
-        assert (found["split"], found["examples"], found["target"], found["primary"]) == ("test", 200, "price", "mae")
+        assert (found["split"], found["examples"], list(found["outputs"]), found["primary"]) == (
+            "test",
+            200,
+            ["price"],
+            "mae",
+        )
         assert found["metrics"]["mae"] == pytest.approx(np.abs(noisy(1, seed=1)).mean(), rel=1e-4)
         low, high = found["intervals"]["mae"]
         assert 0.6 < low < found["metrics"]["mae"] < high < 1.0
@@ -141,13 +220,13 @@ class TestEvaluation:
 
     def test_predictions_that_are_no_numbers_stop_it(self, judged: Callable[..., dict[str, Any]]) -> None:
         answers = np.array([1.0, np.nan, np.inf])
-        with pytest.raises(StageFailed, match=r"2 of 3 test examples.\n  received: \[nan\] for test example 1"):
+        with pytest.raises(StageFailed, match=r"2 of 3 test examples.\n  received: \[nan\] of `price` for test example 1"):
             judged(np.ones(3), answers)
 
     def test_a_model_of_another_shape_stops_it(self, tmp_path: Path, job: Factory) -> None:
         values = noisy(1)
         records = recorded(tmp_path / "records", values, values, values, "synthetic")
-        with pytest.raises(StageFailed, match=r"does not answer in the shape of `price`[^$]*\*\(2,\)"):
+        with pytest.raises(StageFailed, match=r"needs of `price`.\n  expected: \(examples, 1\)[^$]*\(examples, 2\)"):
             evaluate(job(), records, echo(tmp_path / "model", outputs=2))
 
     def test_equal_answers_give_equal_bytes(self, tmp_path: Path, job: Factory) -> None:

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from headrace.errors import ConfigError, DataError
 from headrace.ragged import Ragged
+from headrace.records import inputs
 from headrace.records.framing import checksums
 from headrace.records.inputs import arrays, damage_named, dataset, fits_in_memory, read_info, stream, verify
 from headrace.records.orders import order
-from headrace.records.writing import inputs
 from headrace.spec import Column, Feature, Records
 from tests.core.keeping import keep
 from tests.core.kinds import EVERY, everything

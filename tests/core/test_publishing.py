@@ -37,6 +37,7 @@ class Line:
         folder.mkdir()
         given = gates or ({"gate": "baseline", "passed": True, "reason": "beats them"},)
         measured = {
+            "primary": "mae",
             "examples": 102,
             "metrics": {"mae": 2.5},
             "intervals": {"mae": [2.1, 2.9]},

@@ -15,8 +15,8 @@ from PIL import Image
 
 from headrace.errors import DataError
 from headrace.readers.batches import batches
+from headrace.records import writing as records
 from headrace.records.writing import stored, write
-from headrace.records.writing import writing as records
 from headrace.spec import Feature, Records
 from tests.core.kinds import EVERY, everything
 

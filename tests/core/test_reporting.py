@@ -190,7 +190,8 @@ class TestGraph:
 class TestWorstErrors:
     def test_are_sorted_by_size(self, tmp_path: Path) -> None:
         truth = np.zeros((30, 1), "float32")
-        np.savez(tmp_path / "predictions.npz", y_true=truth, y_pred=np.arange(-15, 15, dtype="float32")[:, None])
+        answers = np.arange(-15, 15, dtype="float32")[:, None]
+        np.savez(tmp_path / "predictions.npz", **{"truth/y": truth, "answer/y": answers})
         rows = reporting.worst_errors(Artifact(tmp_path, "0", "evaluate"))
         assert len(rows) == 10
         assert rows[0] == {"index": 0, "truth": 0.0, "predicted": -15.0, "error": -15.0}
@@ -199,7 +200,7 @@ class TestWorstErrors:
     def test_are_none_for_vectors_and_where_nothing_was_predicted(self, tmp_path: Path) -> None:
         artifact = Artifact(tmp_path, "0", "evaluate")
         assert reporting.worst_errors(artifact) == []
-        np.savez(tmp_path / "predictions.npz", y_true=np.zeros((3, 2)), y_pred=np.zeros((3, 2)))
+        np.savez(tmp_path / "predictions.npz", **{"truth/y": np.zeros((3, 2)), "answer/y": np.zeros((3, 2))})
         assert reporting.worst_errors(artifact) == []
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -13,9 +12,11 @@ from headrace import projects
 from headrace.cli.shared import show_table
 from headrace.errors import EXIT_OK, HeadraceError
 from headrace.fingerprints import leaves
+from headrace.jobs import arguments
+from headrace.spec import task_in_words
 
 if TYPE_CHECKING:
-    from headrace.spec import Pipeline, Source, Variant
+    from headrace.spec import Pipeline, Source
 
 
 @click.command("list")
@@ -35,7 +36,7 @@ def list_workloads(markdown: bool, write: bool) -> int:
             pipelines.append(projects.load(name))
         except HeadraceError as error:
             problems.append(error)
-    rows = [(p.name, p.title, p.task, p.book, ", ".join(p.variants)) for p in pipelines]
+    rows = [(p.name, p.title, task_in_words(p.task), p.book, ", ".join(p.variants)) for p in pipelines]
     show_table(("workload", "title", "task", "book", "variants"), rows)
     # One broken file doesn't hide the others.
     for problem in problems:
@@ -48,7 +49,8 @@ def list_workloads(markdown: bool, write: bool) -> int:
 def show(workload: str) -> None:
     """Show a workload's sources, settings, promises."""
     pipeline = projects.load(workload)
-    click.echo(f"{pipeline.name}: {pipeline.title}\n{pipeline.book} · {pipeline.task}\nExpect: {pipeline.expect}\n")
+    click.echo(f"{pipeline.name}: {pipeline.title}\n{pipeline.book} · {task_in_words(pipeline.task)}")
+    click.echo(f"Expect: {pipeline.expect}\n")
     for name, source in pipeline.sources.items():
         default = " (default)" if name == pipeline.default_source else ""
         click.echo(f"Source {name}{default}: {source.title}")
@@ -66,7 +68,7 @@ def show(workload: str) -> None:
     for name, variant in pipeline.variants.items():
         default = " (default)" if name == pipeline.default_variant else ""
         click.echo(f"Variant {name}{default}: {variant.description}")
-    settings = {name: _settings(pipeline, variant) for name, variant in pipeline.variants.items()}
+    settings = {name: _settings(pipeline, name) for name in pipeline.variants}
     paths = dict.fromkeys(path for values in settings.values() for path in values)
     columns = ("setting", *pipeline.variants, "smoke")
     show_table(
@@ -97,14 +99,13 @@ def _columns(source: Source) -> Iterator[tuple[str, ...]]:
             yield name, feature.role, "", feature.description, feature.unit
 
 
-def _settings(pipeline: Pipeline, variant: Variant) -> dict[str, str]:
-    """Dotted path → value as it is written after `--set path=`; what the model takes by default included."""
-    parameters = list(inspect.signature(pipeline.model).parameters.values())[1:]
-    defaults = {
-        parameter.name: parameter.default for parameter in parameters if parameter.default is not parameter.empty
-    }
-    tree = variant.model_dump(mode="json", exclude={"description", "promises"})
-    tree["model"] = defaults | tree["model"]
+def _settings(pipeline: Pipeline, variant: str) -> dict[str, str]:
+    """Dotted path → value as it is written after `--set path=`; what the functions take by default included."""
+    tree = pipeline.variants[variant].model_dump(mode="json", exclude={"description", "promises"})
+    for setting in ("preprocess", "model"):
+        parameters = [parameter for _, parameter in arguments(pipeline, variant, setting).values()]
+        defaults = {taken.name: taken.default for taken in parameters if taken.default is not taken.empty}
+        tree[setting] = defaults | tree[setting]
     return {
         ".".join(path): value if isinstance(value, str) else json.dumps(value, default=str)
         for path, value in leaves(tree)

@@ -58,17 +58,17 @@ class Target:
         return f"{value:g}"
 
 
-def target_of(features: Mapping[str, Feature], statistics: Statistics, task: str) -> Target | None:
+def target_of(features: Mapping[str, Feature], statistics: Statistics, tasks: Mapping[str, str]) -> Target | None:
     """The first target that is one value for each example; None if there is none (a mask, a sequence, nothing at all).
 
     Args:
         features: The declared features.
         statistics: Of the training split.
-        task: What the workload does; `regression` takes its numbers for numbers, however few they are.
+        tasks: What the workload does, by target; `regression` takes its numbers for numbers, however few they are.
     """
     for name, feature in features.items():
         if feature.role == "target" and not feature.ragged and feature.size == 1 and feature.kind not in _PICTURES:
-            return Target(name, feature, _is_class(feature, statistics, name, task))
+            return Target(name, feature, _is_class(feature, statistics, name, tasks.get(name, "")))
     return None
 
 
@@ -82,7 +82,11 @@ def _is_class(feature: Feature, statistics: Statistics, name: str, task: str) ->
     if feature.dtype == "string":
         return (found.unique or 0) <= min(CLASSES, found.rows // 2)
     edges = found.distributions[0].edges
-    return task != "regression" and len(edges) <= FEW_NUMBERS and bool((edges == np.round(edges)).all())
+    return (
+        task not in ("regression", "forecasting")
+        and len(edges) <= FEW_NUMBERS
+        and bool((edges == np.round(edges)).all())
+    )
 
 
 # -------------------------------------------------------------------------------------------------- order

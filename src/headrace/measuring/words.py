@@ -1,0 +1,45 @@
+"""Metrics and numbers as people read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+TITLES = {
+    "mae": "MAE",
+    "mse": "MSE",
+    "rmse": "RMSE",
+    "r2": "R²",
+    "auc": "AUC",
+    "log_loss": "log loss",
+    "f1": "F1",
+}
+
+
+def title(metric: str) -> str:
+    """The name of a metric for people: "MAE", "R²", "priority MAE"."""
+    for name, words in TITLES.items():
+        if metric == name:
+            return words
+        if metric.endswith(f"_{name}"):
+            return f"{metric.removesuffix(f'_{name}')} {words}"
+    return metric.replace("_", " ")
+
+
+def short(value: float | None) -> str:
+    """A number for people, to three digits: "2.51", "41,240"."""
+    if value is None:
+        return "undefined"
+    return f"{value:,.0f}" if abs(value) >= 1_000 else f"{value:.3g}"
+
+
+def spread(interval: list[float] | None) -> str:
+    """An interval for people: "[2.1, 3.02]"."""
+    return f"[{', '.join(map(short, interval))}]" if interval else "[undefined]"
+
+
+def numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
+    """As JSON values; None where a metric is undefined."""
+    return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
