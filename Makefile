@@ -45,7 +45,7 @@ check: setup     ## style, spelling, types, architecture
 
 lock: setup      ## renew requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header \
-	  --upgrade --extra prefect --group dev --output-file requirements.lock pyproject.toml
+	  --upgrade --all-extras --group dev --output-file requirements.lock pyproject.toml
 
 ui: setup        ## Prefect server, work pool, worker and all deployments; Ctrl-C stops them
 	$(BIN)/headrace platform up

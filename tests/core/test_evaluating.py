@@ -220,7 +220,8 @@ class TestEvaluation:
 
     def test_predictions_that_are_no_numbers_stop_it(self, judged: Callable[..., dict[str, Any]]) -> None:
         answers = np.array([1.0, np.nan, np.inf])
-        with pytest.raises(StageFailed, match=r"2 of 3 test examples.\n  received: \[nan\] of `price` for test example 1"):
+        said = r"2 of 3 test examples.\n  received: \[nan\] of `price` for test example 1"
+        with pytest.raises(StageFailed, match=said):
             judged(np.ones(3), answers)
 
     def test_a_model_of_another_shape_stops_it(self, tmp_path: Path, job: Factory) -> None:
