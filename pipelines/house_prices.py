@@ -226,6 +226,7 @@ PIPELINE = Pipeline(
                     sha256="f553886a1f8d56431e820c5b82552d9d95cfcb96d1e678153f8839538947dff5",
                 ),
             ),
+            examples={"train": 404, "test": 102},
             licence="none stated; StatLib and UCI",
             homepage="https://lib.stat.cmu.edu/datasets/boston",
             note=(
@@ -245,6 +246,7 @@ PIPELINE = Pipeline(
                     sha256="1a2e3a52e0398de6463aebe6f4a8da34fb21fbb6b934cf88c3425e766f2a1a6f",
                 ),
             ),
+            examples={"train": 16_512, "test": 4_128},
             licence="none stated; StatLib",
             homepage="https://lib.stat.cmu.edu/datasets/houses.zip",
         ),

@@ -83,6 +83,7 @@ IMDB_INDEXED = Source(
         "label": Feature(dtype="int64", role="target", classes=CLASSES),
     },
     read=read,
+    words=words,
     twin=twin,
     files=(
         File(
@@ -91,6 +92,7 @@ IMDB_INDEXED = Source(
         ),
         File(url=f"{KERAS_DATASETS}/{INDEX}"),
     ),
+    examples={"train": 25_000, "test": 25_000},
     licence="none stated; its authors ask to be cited",
     homepage="https://ai.stanford.edu/~amaas/data/sentiment/",
     note="Reviews rated 5 or 6 of 10 are not among them. Words that only test reviews have are left out by Keras.",

@@ -76,6 +76,7 @@ REUTERS = Source(
         "topic": Feature(dtype="int64", role="target", classes=TOPICS),
     },
     read=read,
+    words=words,
     twin=twin,
     files=(
         File(
@@ -84,6 +85,7 @@ REUTERS = Source(
         ),
         File(url=f"{KERAS_DATASETS}/{INDEX}"),
     ),
+    examples={"train": 8_982, "test": 2_246},
     licence="Reuters Ltd.; free distribution for research only",
     homepage="https://martin-thoma.com/nlp-reuters/",
     note="Two topics make more than half of the newswires: the answer that ignores the text is right in 36 of 100.",

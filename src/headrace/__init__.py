@@ -18,11 +18,13 @@ from headrace.spec import (
     File,
     Finding,
     Float,
+    Functions,
     Int,
     ModelCheckpoint,
     Monitor,
     Pipeline,
     Promise,
+    Publish,
     Records,
     ReduceLROnPlateau,
     Source,
@@ -30,6 +32,7 @@ from headrace.spec import (
     Train,
     Tuning,
     Variant,
+    Waiver,
 )
 
 __version__ = "0.1.0"
@@ -46,12 +49,14 @@ __all__ = [
     "File",
     "Finding",
     "Float",
+    "Functions",
     "HeadraceError",
     "Int",
     "ModelCheckpoint",
     "Monitor",
     "Pipeline",
     "Promise",
+    "Publish",
     "Records",
     "ReduceLROnPlateau",
     "Source",
@@ -59,5 +64,6 @@ __all__ = [
     "Train",
     "Tuning",
     "Variant",
+    "Waiver",
     "__version__",
 ]

@@ -43,8 +43,8 @@ PROBE = 1.5
 """Seconds that a look at the origin may take when everything else is skipped."""
 
 
-def _route(job: Job) -> Literal["own", "files", "tfds", "twin"]:
-    """What a job's raw files are: the user's own, files to be fetched, a builder's, or the twin's.
+def _route(job: Job) -> Literal["own", "files", "tfds", "made", "twin"]:
+    """What a job's raw files are: the user's own, files to be fetched, a builder's, made by definition, or the twin's.
 
     Raises:
         ConfigError: The source does not have what is asked for.
@@ -59,9 +59,9 @@ def _route(job: Job) -> Literal["own", "files", "tfds", "twin"]:
                 remedy="leave out --data synthetic, or --source to use the twin of the workload's own data",
             )
         return "own"
-    has_real = bool(source.files or source.tfds)
+    has_real = bool(source.files or source.tfds or source.make)
     if job.data == "synthetic" or (job.data == "auto" and not has_real):
-        if not source.twin:
+        if not source.stand_in:
             raise ConfigError(
                 f"The source `{name}` has no synthetic twin.",
                 expected="--data real" if has_real else f"`files`, `tfds` or a `twin` in pipelines/{job.workload}.py",
@@ -73,7 +73,7 @@ def _route(job: Job) -> Literal["own", "files", "tfds", "twin"]:
             f"The source `{name}` has no real data.", expected="--data synthetic or auto", received="--data real"
         )
     _check_names(source, name)
-    return "tfds" if source.tfds else "files"
+    return "tfds" if source.tfds else "made" if source.make else "files"
 
 
 def _check_names(source: Source, name: str) -> None:
@@ -100,8 +100,10 @@ def _facts(job: Job) -> dict[str, Any]:
         facts["pinned"] = {file.name: _pin(file) for file in source.files}
     if route == "tfds":
         facts["tfds"] = {"builder": source.tfds, **fingerprints.versions("tensorflow-datasets")}
-    if job.data != "real" and source.twin:
-        facts["twin"] = fingerprints.digest(fingerprints.function_code(source.twin))[:20]
+    if route == "made" and source.make:
+        facts["make"] = fingerprints.digest(fingerprints.function_code(source.make))[:20]
+    if job.data != "real" and source.stand_in:
+        facts["twin"] = fingerprints.digest(fingerprints.function_code(source.stand_in))[:20]
     return facts
 
 
@@ -158,8 +160,10 @@ def download(job: Job, room: Room) -> None:
     wanted = list(source.files)
     if route == "own":
         _copy_own(job, room)
-    elif route == "twin" and source.twin:
-        _make_up(job, room, source.twin)
+    elif route == "twin" and source.stand_in:
+        _make_up(job, room, source.stand_in)
+    elif source.make:
+        _make(job, room, source.make)
     else:
         try:
             if source.tfds:
@@ -240,13 +244,26 @@ def _copy_own(job: Job, room: Room) -> None:
     _write(job, room, "real", {path.name: {"sha256": _digest(copied), "size": size, "vouched_by": "user"}}, way)
 
 
+def _make(job: Job, room: Room, make: Twin) -> None:
+    """Write the files of a source whose data are made by definition."""
+    make(room.output, TWIN_SEED)
+    _describe_made(job, room, "real", "workload", f"{make.__name__}(…, seed={TWIN_SEED})")
+
+
 def _make_up(job: Job, room: Room, twin: Twin, *, wanted: Sequence[File] = (), reason: str = "") -> None:
     """Let the twin write its files; `wanted` are the real ones whose place they take."""
     twin(room.output, TWIN_SEED)
-    names = [path.relative_to(room.output).as_posix() for path in sorted(room.output.rglob("*")) if path.is_file()]
-    way = {"way": "twin", "place": f"{getattr(twin, '__name__', 'twin')}(…, seed={TWIN_SEED})"}
     instead = {"wanted": [_pin(file) for file in wanted], "reason": reason} if reason else {}
-    _describe(job, room, "synthetic", dict.fromkeys(names, "twin"), dict.fromkeys(names, way), **instead)
+    _describe_made(job, room, "synthetic", "twin", f"{twin.__name__}(…, seed={TWIN_SEED})", **instead)
+
+
+def _describe_made(
+    job: Job, room: Room, data: Literal["real", "synthetic"], voucher: str, place: str, **more: Any
+) -> None:
+    """Describe all files of the folder, which one function of the workload has written."""
+    names = [path.relative_to(room.output).as_posix() for path in sorted(room.output.rglob("*")) if path.is_file()]
+    way = {"way": voucher, "place": place}
+    _describe(job, room, data, dict.fromkeys(names, voucher), dict.fromkeys(names, way), **more)
 
 
 def _describe(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from headrace.artifacts import Artifact, write_json
 from headrace.console import progress
 from headrace.fingerprints import digest
 from headrace.jobs import Job
-from headrace.preprocessing import declared, raw_batches
+from headrace.preprocessing import declared, raw_batches, words
 from headrace.spec import Column, Feature, Monitor
 from headrace.stages import Room, stage
 
@@ -105,6 +105,16 @@ def _told(job: Job) -> dict[str, Any]:
     }
 
 
+def _readable(features: Mapping[str, Feature], names: Sequence[str]) -> dict[str, Feature]:
+    """The features, with the words that tokens stand for in place of names that they have not."""
+    return {
+        name: feature.model_copy(update={"classes": tuple(names)})
+        if feature.kind == "tokens" and not feature.classes
+        else feature
+        for name, feature in features.items()
+    }
+
+
 def _examined(job: Job, raw: Artifact, records: Artifact) -> tuple[dict[str, Any], dict[str, Picture]]:
     from headrace.describing.described import Statistics
     from headrace.looking import remarks
@@ -124,7 +134,7 @@ def _examined(job: Job, raw: Artifact, records: Artifact) -> tuple[dict[str, Any
     repeats, told = _repeated(seen, target)
     clues = _clues(seen, target)
     drift = {split: _moved(job, train, statistics[split]) for split in splits[1:]}
-    shown, pictures = sheets(seen["train"].samples, features)
+    shown, pictures = sheets(seen["train"].samples, _readable(features, words(records)))
     said: list[Remark] = [
         *remarks.of_quarantine(quarantine),
         *remarks.of_columns(described),

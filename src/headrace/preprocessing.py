@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.artifacts import Artifact, write_atomically, write_json
+from headrace.artifacts import Artifact, read_json, write_atomically, write_json
 from headrace.console import progress
 from headrace.errors import DataError, HeadraceError, StageFailed
 from headrace.jobs import Job, taken
@@ -60,7 +60,7 @@ def _facts(job: Job) -> dict[str, Any]:
 
 @stage(
     settings=("preprocess",),
-    functions=("read", "learn", "preprocess"),
+    functions=("read", "words", "learn", "preprocess"),
     versions=("tensorflow", "tensorflow-datasets", "pyarrow", "numpy"),
     facts=_facts,
     tensorflow=True,
@@ -70,7 +70,7 @@ def preprocess(job: Job, room: Room, raw: Artifact) -> None:
 
     What is written: `info.json` and the shards (with what TensorFlow Datasets needs to read them); of the raw training
     split `statistics.json`, `statistics.pb`, `schema.pbtxt` and, if the workload learns more, `learned.npz`; and
-    `quarantine.jsonl`, the examples that were left out.
+    `quarantine.jsonl`, the examples that were left out; and, if the source knows what its tokens stand for, `words.json`.
 
     Raises:
         DataError: The raw data are not what the workload declares or the reviewed schema demands, a split is missing or
@@ -116,6 +116,8 @@ def preprocess(job: Job, room: Room, raw: Artifact) -> None:
     checking.write_quarantine(room.output / QUARANTINE, quarantines.values())
     if learned is not None:
         np.savez(room.output / LEARNED, **learned)
+    if job.origin.words:
+        write_json(room.output / WORDS, list(job.origin.words(raw.path)))
     kept = job.pipeline.records
     info = Info(
         workload=job.workload,
@@ -129,7 +131,12 @@ def preprocess(job: Job, room: Room, raw: Artifact) -> None:
     write_info(room.output, info)
 
 
-STATISTICS, LEARNED, QUARANTINE = "statistics.json", "learned.npz", "quarantine.jsonl"
+STATISTICS, LEARNED, QUARANTINE, WORDS = "statistics.json", "learned.npz", "quarantine.jsonl", "words.json"
+
+
+def words(records: Artifact) -> list[str]:
+    """The words that the numbers of `tokens` features stand for; none where the source has none."""
+    return list(read_json(records.path / WORDS) or [])
 
 
 def learned_function(job: Job, records: Artifact) -> Function:

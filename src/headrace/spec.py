@@ -148,11 +148,19 @@ class Source(Spec):
     tfds: str | None = None
     """A TensorFlow Datasets builder instead of files: `mnist`, `mnist:3.0.1`, `glue/sst2`. It is prepared by TFDS
     itself in the raw folder."""
+    make: Twin | None = None
+    """Folder and seed → the raw files themselves, instead of `files`, where the data are made by definition: points
+    that are drawn, games that are played."""
     twin: Twin | None = None
-    """Folder and seed → raw files of the same format with made-up, learnable contents."""
+    """Folder and seed → raw files of the same format with made-up, learnable contents; default: `make`."""
+    words: Callable[[Path], Any] | None = None
+    """Folder of raw files → the words that the numbers of `tokens` features stand for, for people to read."""
     quarantine: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each split's examples that may be unusable (a missing value, an image that isn't one): they are left out
     and listed with their reasons. More stop the run."""
+    examples: dict[str, Annotated[int, Field(gt=0)]] = {}
+    """How many examples the whole data set has in each split, where that is known: fewer are told to be a sample, by
+    which no promise is judged."""
     licence: str = ""
     homepage: str = ""
     note: str = ""
@@ -160,9 +168,14 @@ class Source(Spec):
 
     @model_validator(mode="after")
     def _has_one_origin(self) -> Self:
-        if self.files and self.tfds:
-            raise ValueError("a source has files, or a builder of TensorFlow Datasets, not both")
+        if bool(self.files) + bool(self.tfds) + bool(self.make) > 1:
+            raise ValueError("a source has files, a builder of TensorFlow Datasets, or is made: only one of them")
         return self
+
+    @property
+    def stand_in(self) -> Twin | None:
+        """What makes data up: the twin, or what makes the data anyway."""
+        return self.twin or self.make
 
     def named(self, role: str) -> dict[str, Feature]:
         """The features that have this role, in their order."""
@@ -604,14 +617,116 @@ class Promise(Spec):
         return f"{self.at_least:g} to {self.at_most:g}"
 
 
+class Evaluate(Spec):
+    """How the test split is looked at, where the task leaves a choice."""
+
+    threshold: float = 0.5
+    """The score from which on `binary` answers class 1, and `multilabel` a label."""
+    slices: tuple[str, ...] | None = None
+    """By what test examples are told apart: columns, features, `length` of a text, `class`. Default: all that lend
+    themselves to it."""
+    small_slice: Annotated[int, Field(ge=1)] = 50
+    """Fewer examples than this tell nothing reliable of a slice: it is shown, and not judged."""
+    slice_gap: Annotated[float, Field(ge=0)] | None = None
+    """By how much the deciding metric may be worse on a slice than on all test examples; default: slices are shown, and
+    not judged."""
+    beat: Literal["naive", "plain"] = "naive"
+    """What a model must clearly beat: answers that need no model, or the plain learners of scikit-learn as well."""
+    padding: int | None = 0
+    """The token that fills up the targets of a `language_model` or a `sequence`, and is not to be guessed; none where
+    every number is a token. The single next token of a text is never padding."""
+    block: Annotated[int, Field(ge=1)] | None = None
+    """Neighbouring examples of a `forecasting` that are drawn together for intervals, since their windows overlap: as
+    many as it takes for errors to be independent. Default: the cube root of their number."""
+    trials: Annotated[int, Field(ge=1)] | None = None
+    """Most sentences that are decoded for BLEU (default: 1,000, spread over the split); and what the workload's
+    `measure` is asked for, of episodes or images (default: its own number)."""
+
+
+Format = Literal["saved_model", "tflite", "tflite_dynamic", "tflite_float16", "tflite_int8", "onnx"]
+"""What a model can be exported as, beside `.keras`."""
+
+
 class Export(Spec):
     """What leaves the training environment, and how closely it must agree with the Keras model."""
 
-    formats: tuple[Literal["saved_model", "tflite"], ...] = ("saved_model", "tflite")
+    formats: tuple[Format, ...] = ("saved_model", "tflite")
+    """A SavedModel is made in any case. `tflite_dynamic` and `tflite_float16` store weights by 8 and 16 bits,
+    `tflite_int8` computes by 8 bits too; `onnx` needs headrace[onnx]."""
     tolerance: Annotated[float, Field(gt=0)] = 1e-4
-    """Largest difference from the Keras model, relative to the largest output."""
+    """Largest difference from the Keras model, relative to the largest output: of `saved_model`, `tflite` and `onnx`."""
+    max_metric_loss: Annotated[float, Field(ge=0)] = 0.02
+    """How much worse a quantised format may be by the metric that decides, as a share of the Keras model's own."""
+    min_agreement: Annotated[float, Field(ge=0, le=1)] = 0.95
+    """Share of its decisions (the likeliest class, yes or no) that must be the Keras model's."""
     examples: Annotated[int, Field(ge=1, le=10_000)] = 256
     """Test examples on which every format is compared."""
+    representative: Annotated[int, Field(ge=1, le=10_000)] = 128
+    """Training examples by which `tflite_int8` finds the range of each tensor."""
+    prune: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of each kernel's weights, the smallest, that is set to 0 before a format is quantised."""
+    cluster: Annotated[int, Field(ge=2, le=4096)] | None = None
+    """Different weights that are left in each kernel before a format is quantised."""
+
+    @model_validator(mode="after")
+    def _compresses_something(self) -> Self:
+        if (self.prune or self.cluster) and not any(name.startswith("tflite_") for name in self.formats):
+            raise ValueError(
+                "`prune` and `cluster` act on quantised formats: ask for tflite_dynamic, tflite_float16 or tflite_int8"
+            )
+        return self
+
+
+class Waiver(Spec):
+    """A person's word that a model may be published although a gate fails. The figures stay as they are."""
+
+    by: str = ""
+    """Who answers for it."""
+    reason: str = ""
+
+    @model_validator(mode="after")
+    def _is_signed(self) -> Self:
+        lacking = [what for what, text in (("name (by)", self.by), ("reason", self.reason)) if not text.strip()]
+        if lacking:
+            raise ValueError(f"a waiver needs a name and a reason; it has no {' and no '.join(lacking)}")
+        return self
+
+
+class Waivers(Spec):
+    """Gates that may fail this time, each by a waiver. Parity is none of them: where it fails, what would be served is
+    not the model that was measured, and no figure that a person could accept is known of it."""
+
+    promise: Waiver | None = None
+    baseline: Waiver | None = None
+    blessed: Waiver | None = None
+    slices: Waiver | None = None
+
+
+GateName = Literal["promise", "baseline", "blessed", "slices", "parity"]
+"""`promise`: the bounds of `promises`. `baseline`: better than naive answers. `blessed`: not worse than the version in
+use. `slices`: no part of the data for which the model is much worse. `parity`: every exported format answers as the
+Keras model does."""
+
+
+class Publish(Spec):
+    """What a model has to pass to be published, and what follows if it does not (see docs/registry.md)."""
+
+    slices: Annotated[float, Field(ge=0)] | None = None
+    """Largest share by which the deciding metric may be worse for a slice than for the whole test split, beyond what
+    the slice's interval explains: 0.2 lets an MAE of 10 be 12. Slices marked as small do not count. Default: slices are
+    told and not judged."""
+    require: tuple[GateName, ...] = ()
+    """Gates that have to pass: one that can't be judged (no promise, nothing blessed yet) fails. Default: it does not
+    count."""
+    bless: bool = True
+    """Serve a version at once that passes; else a person does so: `headrace registry bless LINE VERSION`."""
+    waivers: Waivers = Waivers()
+    """Gates that may fail this time: `--waive promise --by NAME --reason TEXT`."""
+    on_fail: Literal["fail", "go on"] = "fail"
+    """What a verdict of *fail* makes of a run. `fail`: exit code 1, Prefect's state *Rejected*. `go on`: a run that is
+    completed, with nothing published."""
+    on_not_judged: Literal["fail", "go on"] = "go on"
+    """The same of a verdict of *not judged*."""
 
 
 class Monitor(Spec):
@@ -648,9 +763,16 @@ class Functions(Spec):
     sample: Callable[..., Mapping[str, Any]] | None = None
     """Model and `headrace.engine.journals.Moment` → images (height, width, channels) and texts by name, after each
     epoch."""
-    measure: Callable[..., Mapping[str, Any]] | None = None
-    """`headrace.measuring.own.Trial` → metrics of the workload's own, for what is not answered example by example:
-    images that are generated, games that are played."""
+    naive: Callable[..., Mapping[str, Any]] | None = None
+    """Statistics of the training split (and what `learn` gave) → answers that need no model, beside the task's own:
+    name → function from the inputs of some examples (as records hold them) and their number to an answer for each, in
+    the target's own unit. With several targets: name of a target → that."""
+    decode: Callable[..., Any] | None = None
+    """`headrace.measuring.own.Trial` → `headrace.measuring.sequences.Sentences`: how the examples of a `sequence` are
+    turned into sentences, which BLEU compares."""
+    measure: Callable[..., Any] | None = None
+    """`headrace.measuring.own.Trial` → `headrace.measuring.own.Own`: metrics of the workload's own, for what is not
+    answered example by example: images that are generated, games that are played."""
 
 
 class Variant(Spec):
@@ -673,7 +795,9 @@ class Variant(Spec):
     """Arguments of the workload's `model` function."""
     cross_validation: CrossValidation | None = None
     promises: tuple[Promise, ...] = ()
+    evaluate: Evaluate = Evaluate()
     export: Export = Export()
+    publish: Publish = Publish()
     monitor: Monitor = Monitor()
 
 
@@ -691,9 +815,9 @@ class Pipeline(Functions):
     sources: dict[Name, Source]
     """The first one is the default."""
     records: Records = Records()
-    custom: dict[str, Any] = {}
-    """Losses, metrics, optimizers and layers of the workload's own by the names that `Train` and saved models call
-    them."""
+    custom: dict[str, Any] | Callable[[], Mapping[str, Any]] = {}
+    """Losses, metrics, optimizers, layers and models of the workload's own by the names that `Train` and saved models
+    call them; or a function that gives them, where they need Keras, which no workload's file imports at its top."""
     variants: dict[Name, Variant]
     """The first one is the default."""
     studies: dict[Name, Study] = {}
@@ -719,6 +843,16 @@ class Pipeline(Functions):
                 if not (getattr(variant.functions, function) or getattr(self, function)):
                     raise ValueError(f"variant {name} has no `{function}`, neither of its own nor the pipeline's")
         return self
+
+    @property
+    def objects(self) -> dict[str, Any]:
+        """What is the workload's own, by name (see `custom`)."""
+        return dict(self.custom() if callable(self.custom) else self.custom)
+
+    @property
+    def code_of_objects(self) -> list[Callable[..., Any]]:
+        """Where the code of what is the workload's own stands."""
+        return [self.custom] if callable(self.custom) else list(self.custom.values())
 
     def function(self, name: str, variant: str) -> Callable[..., Any] | None:
         """The function of this name that a variant uses: its own, or the pipeline's; None if there is neither."""

@@ -58,7 +58,7 @@ def show(workload: str) -> None:
             "files": ", ".join(file.name for file in source.files),
             "licence": source.licence,
             "homepage": source.homepage,
-            "synthetic twin": "yes" if source.twin else "no",
+            "synthetic twin": "yes" if source.stand_in else "no",
             "NOTE": source.note,
         }
         for fact, value in facts.items():
