@@ -31,7 +31,7 @@ run: setup       ## run a workload as a Prefect flow: make run WORKLOAD=house_pr
 	$(BIN)/headrace run $(WORKLOAD) --engine prefect $(ARGS)
 
 test: setup      ## the tests (TESTS= names files or flags)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(TESTS)
 
 test-slow: setup ## the tests, the slow ones too
 	$(BIN)/python -m pytest --run-slow $(TESTS)

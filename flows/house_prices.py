@@ -22,7 +22,7 @@ def house_prices(
     variant: Literal["final", "kfold_100", "kfold_500"] = "final",
     profile: Profile = "full",
     data: Data = "auto",
-    source: str = "boston",
+    source: str | None = None,
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
     overrides: dict[str, Any] | None = None,
 ) -> Summary:
@@ -32,7 +32,7 @@ def house_prices(
         variant: The final fit alone, or after 4 folds of 100 or 500 epochs.
         profile: The whole training, or a few seconds of it.
         data: The real data, the synthetic twin, or whichever can be had.
-        source: `boston`, `california`, or the path of a CSV or Parquet file with the columns of the former.
+        source: `boston` (default), `california`, or the path of a CSV or Parquet file with the columns of the former.
         seed: Seed of everything random.
         overrides: Path of a setting → value, as in `{"train.epochs": 8}`.
     """

@@ -24,6 +24,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
+        # Side by side (`-n`), the tests of one file stay in one process, and those that share a Prefect server, too.
+        folder = item.path.parent
+        server = folder.name in ("flows", "tasks")
+        item.add_marker(pytest.mark.xdist_group(folder.parent.name if server else str(item.path)))
         if "slow" in item.keywords and not config.getoption("--run-slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --run-slow"))
 

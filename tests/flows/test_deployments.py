@@ -116,8 +116,15 @@ def test_a_flow_offers_the_variants_of_its_workload_and_has_its_defaults(workloa
     defaults = {name: p.default for name, p in inspect.signature(flow).parameters.items()}
 
     assert list(get_args(get_type_hints(flow.fn)["variant"])) == list(pipeline.variants)
-    assert (defaults["variant"], defaults["source"]) == (pipeline.default_variant, pipeline.default_source)
     assert resolve(workload, **defaults) == resolve(workload)
+
+
+@each_workload
+def test_a_flow_takes_the_source_of_each_variant_where_none_is_named(workload: str) -> None:
+    defaults = {name: p.default for name, p in inspect.signature(flow_of(workload)).parameters.items()}
+
+    for variant in projects.load(workload).variants:
+        assert resolve(workload, **defaults | {"variant": variant}) == resolve(workload, variant=variant)
 
 
 @each_flow

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
-
-import numpy as np
 
 TITLES = {
     "mae": "MAE",
@@ -15,6 +14,8 @@ TITLES = {
     "auc": "AUC",
     "log_loss": "log loss",
     "f1": "F1",
+    "brier": "Brier score",
+    "top_5_accuracy": "top-5 accuracy",
 }
 
 
@@ -42,4 +43,4 @@ def spread(interval: list[float] | None) -> str:
 
 def numbers(values: Mapping[str, Any]) -> dict[str, float | None]:
     """As JSON values; None where a metric is undefined."""
-    return {name: float(value) if np.isfinite(value) else None for name, value in values.items()}
+    return {name: float(value) if math.isfinite(value) else None for name, value in values.items()}

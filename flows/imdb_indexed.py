@@ -1,0 +1,50 @@
+"""Indexed film reviews: download, preprocess, examine, train, evaluate, export, publish, monitor, report.
+
+python -m flows.imdb_indexed [--variant dev --profile smoke …]
+prefect deployment run imdb_indexed/weekly
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from prefect import flow
+from pydantic import Field
+
+from headrace.jobs import Data, Profile, resolve
+from headrace.running import Summary, execute
+from tasks.policies import concluded, flow_run_name
+from tasks.stages import STAGES
+
+
+@flow(name="imdb_indexed", flow_run_name=flow_run_name, persist_result=False)
+def imdb_indexed(
+    variant: Literal["final", "dev"] = "final",
+    profile: Profile = "full",
+    data: Data = "auto",
+    source: str | None = None,
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
+    overrides: dict[str, Any] | None = None,
+) -> Summary:
+    """Tell whether a film review is favourable.
+
+    Args:
+        variant: The final fit, or one with examples held out.
+        profile: The whole training, or a few seconds of it.
+        data: The real data, the synthetic twin, or whichever can be had.
+        source: `imdb`, or the path of data of one's own in the same form.
+        seed: Seed of everything random.
+        overrides: Path of a setting → value, as in `{"train.epochs": 8}`.
+    """
+    job = resolve(
+        "imdb_indexed", variant=variant, profile=profile, data=data, source=source, seed=seed, overrides=overrides
+    )
+    return concluded(execute(job, STAGES, engine="prefect"))
+
+
+if __name__ == "__main__":
+    import sys
+
+    from headrace.__main__ import main
+
+    sys.exit(main(["run", "imdb_indexed", "--engine", "prefect", *sys.argv[1:]]))

@@ -1,0 +1,50 @@
+"""Ticket routing: download, preprocess, examine, train, evaluate, export, publish, monitor, report.
+
+python -m flows.ticket_routing [--variant difficulty --profile smoke …]
+prefect deployment run ticket_routing/weekly
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from prefect import flow
+from pydantic import Field
+
+from headrace.jobs import Data, Profile, resolve
+from headrace.running import Summary, execute
+from tasks.policies import concluded, flow_run_name
+from tasks.stages import STAGES
+
+
+@flow(name="ticket_routing", flow_run_name=flow_run_name, persist_result=False)
+def ticket_routing(
+    variant: Literal["by_name", "listed", "subclassed", "mixed", "difficulty", "random"] = "by_name",
+    profile: Profile = "full",
+    data: Data = "auto",
+    source: str | None = None,
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
+    overrides: dict[str, Any] | None = None,
+) -> Summary:
+    """Give support tickets a priority and a department.
+
+    Args:
+        variant: How the model with several inputs and outputs is written, and on which tickets.
+        profile: The whole training, or a few seconds of it.
+        data: The real data, the synthetic twin, or whichever can be had.
+        source: `tickets` (default), `difficulty` or `random`: by default that of the variant.
+        seed: Seed of everything random.
+        overrides: Path of a setting → value, as in `{"train.epochs": 8}`.
+    """
+    job = resolve(
+        "ticket_routing", variant=variant, profile=profile, data=data, source=source, seed=seed, overrides=overrides
+    )
+    return concluded(execute(job, STAGES, engine="prefect"))
+
+
+if __name__ == "__main__":
+    import sys
+
+    from headrace.__main__ import main
+
+    sys.exit(main(["run", "ticket_routing", "--engine", "prefect", *sys.argv[1:]]))
