@@ -81,6 +81,12 @@ PIPELINE = Pipeline(
         ),
     },
     studies={
+        "book": Study(
+            description="What the book reports, from five seeds",
+            variants=("final",),
+            seeds=5,
+            findings=(Finding(cell="final", at_least=0.87, book=0.8833, source="section 4.1.4"),),
+        ),
         "regularization": Study(
             description="Networks that are smaller, larger, or held back, by their loss on held-out examples",
             variant="dev",

@@ -97,6 +97,15 @@ PIPELINE = Pipeline(
         ),
     },
     studies={
+        "book": Study(
+            description="What the book reports, from five seeds",
+            variants=("final", "one_hot", "bottleneck"),
+            seeds=5,
+            findings=(
+                Finding(cell="final", at_least=0.78, at_most=0.82, book=0.797, source="section 4.2.4"),
+                Finding(cell="final", beats="bottleneck", source="section 4.2.7"),
+            ),
+        ),
         "bottleneck": Study(
             description="What the narrow layer costs, at its best epoch on held-out examples",
             variants=("dev", "bottleneck"),

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace import Feature, Functions, Pipeline, Promise, Source, Train, Variant
+from headrace import Feature, Functions, Pipeline, Promise, Source, Study, Train, Variant
 
 if TYPE_CHECKING:
     import keras
@@ -281,6 +281,14 @@ PIPELINE = Pipeline(
             description="The book's one epoch on numbers drawn at random: its verdict is a failure, as it should be",
             train=BY_NAME.model_copy(update={"epochs": 2}),
             source="random",
+        ),
+    },
+    studies={
+        "book": Study(
+            description="Four ways to write one model, from five seeds: none is better",
+            variants=("by_name", "listed", "subclassed", "mixed"),
+            metric="department_accuracy",
+            seeds=5,
         ),
     },
     smoke={"train.epochs": 1, "export.examples": 16},

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace import Column, Feature, Functions, Pipeline, Promise, Source, Train, Variant
+from headrace import Column, Feature, Functions, Pipeline, Promise, Source, Study, Train, Variant
 
 if TYPE_CHECKING:
     import keras
@@ -285,6 +285,13 @@ PIPELINE = Pipeline(
             task="multilabel",
             line="branches",
             functions=Functions(model=branches_model),
+        ),
+    },
+    studies={
+        "book": Study(
+            description="Points parted by hand and by `fit`, from five seeds",
+            variants=("classifier", "classifier_keras"),
+            seeds=5,
         ),
     },
     smoke={"train.epochs": 3, "export.examples": 2},

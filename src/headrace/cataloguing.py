@@ -1,4 +1,4 @@
-"""The README's table of workloads, made from the specs (promises, the book's figures) and the measured results.
+"""What the documents say of results: the README's table of workloads, and a page for each study that was carried out.
 
 `docs/results.json` holds what was measured: workload → variant → metric, values by seed, command, date.
 
@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,8 @@ def table(root: Path) -> str:
         ]
     if results:
         raise ConfigError(f"docs/results.json names workloads that are not there: {', '.join(results)}")
-    return "\n".join([*lines, *(["", *details] if details else [])])
+    folded = ["", "<details><summary>Seeds and commands</summary>", "", *details, "", "</details>"]
+    return "\n".join([*lines, *(folded if details else [])])
 
 
 def insert(text: str, content: str) -> str:
@@ -71,11 +73,74 @@ def write(root: Path) -> Path:
     return path
 
 
+def record(root: Path, found: Mapping[str, Any], command: str) -> list[Path]:
+    """Write what a study has found into the documents: a page, and the results of variants for the README's table.
+
+    Args:
+        root: The project.
+        found: Contents of `study.json`.
+        command: The command that it was carried out by.
+
+    Returns:
+        The files that were written.
+    """
+    date = time.strftime("%Y-%m-%d", time.gmtime())
+    page = root / "docs" / "studies" / f"{found['workload']}-{found['study']}.md"
+    page.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(page, page_of(found, command, date).encode())
+    path = root / "docs" / "results.json"
+    results: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    variants = projects.load(found["workload"]).variants
+    measured = {
+        cell["cell"]: {
+            "metric": found["metric"],
+            "values": {seed: round(value, 5) for seed, value in cell["values"].items()},
+            "command": command,
+            "date": date,
+        }
+        for cell in found["cells"]
+        if cell["cell"] in variants and not cell["settings"] and cell["value"] is not None
+    }
+    if found["on"] != "test" or found["data"] != "real" or found["profile"] != "full" or not measured:
+        return [page]
+    results[found["workload"]] = {**results.get(found["workload"], {}), **measured}
+    write_atomically(path, (json.dumps(results, indent=1) + "\n").encode())
+    return [page, path, write(root)]
+
+
+def page_of(found: Mapping[str, Any], command: str, date: str) -> str:
+    """A study as a page in Markdown: its findings, and its cells by rank."""
+    from headrace.measuring.words import short, spread
+
+    marks = {True: "holds", False: "**does not hold**", None: "not judged"}
+    lines = [
+        f"# {found['workload']}: {found['study']}",
+        "",
+        found["description"],
+        "",
+        f"`{command}`, {date}, {found['data']} data, profile {found['profile']}, seeds "
+        f"{', '.join(map(str, found['seeds']))}: {found['metric']} on {found['on'].replace('_', ' ')}. "
+        f"{found['basis']}",
+        "",
+    ]
+    lines += [f"- {one['reason']}: {marks[one['passed']]}" for one in found["findings"]]
+    lines += ["", _row(("rank", "cell", found["metric"], "95 % interval", "by seed", "parameters", "seconds"))]
+    lines += [_row(["---"] * 7)]
+    for cell in found["cells"]:
+        seeds = ", ".join(short(value) for value in cell["values"].values()) or cell["problem"]
+        parameters = "" if cell["parameters"] is None else f"{cell['parameters']:,}"
+        interval = spread(cell["interval"]) if cell["interval"] else ""
+        value = "" if cell["value"] is None else short(cell["value"])
+        lines.append(_row((cell["rank"] or "", cell["cell"], value, interval, seeds, parameters, cell["seconds"])))
+    return "\n".join([*lines, ""])
+
+
 def _rows(pipeline: Pipeline, found: dict[str, Measured]) -> Iterator[list[str]]:
-    """A row for each variant; what the whole workload has in common stands in the first one."""
-    common = [f"[`{pipeline.name}`](pipelines/{pipeline.name}.py)", pipeline.title, pipeline.book]
-    for name, variant in pipeline.variants.items():
-        measured = found.pop(name, None)
+    """A row for each variant that promises or has shown something; what all have in common stands in the first one."""
+    common = [f"[`{pipeline.name}`]({projects.file(pipeline.name)})", pipeline.title, pipeline.book]
+    told = [name for name, variant in pipeline.variants.items() if variant.promises or name in found]
+    for name in told or [pipeline.default_variant]:
+        variant, measured = pipeline.variants[name], found.pop(name, None)
         promises = variant.promises or (None,)
         for promise in promises:
             yield [*common, f"`{name}`", *_promised(promise), _measured(promise, measured)]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from headrace import fingerprints
+from headrace import fingerprints, projects
 from headrace.artifacts import Artifact, file_digest, home, read_json, write_json
 from headrace.console import progress
 from headrace.errors import ConfigError, Unavailable
@@ -64,7 +64,7 @@ def _route(job: Job) -> Literal["own", "files", "tfds", "made", "twin"]:
         if not source.stand_in:
             raise ConfigError(
                 f"The source `{name}` has no synthetic twin.",
-                expected="--data real" if has_real else f"`files`, `tfds` or a `twin` in pipelines/{job.workload}.py",
+                expected="--data real" if has_real else f"`files`, `tfds` or a `twin` in {projects.file(job.workload)}",
                 received=f"--data {job.data}",
             )
         return "twin"

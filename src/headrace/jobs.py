@@ -258,7 +258,7 @@ def _arguments(pipeline: Pipeline, variant: str, setting: str, given: Mapping[st
     mistakes = []
     for name, value in given.items():
         if name not in known:
-            where = f"`{setting}` in pipelines/{pipeline.name}.py takes no `{name}`"
+            where = f"`{setting}` in {projects.file(pipeline.name)} takes no `{name}`"
             mistakes.append(f"{setting}.{name}: {where}: {nearest(name, known)}")
             continue
         function, parameter = known[name]

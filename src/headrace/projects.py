@@ -49,6 +49,12 @@ def names() -> list[str]:
     )
 
 
+def file(name: str) -> str:
+    """The file that a workload is written in, as people call it: `pipelines/house_prices.py`."""
+    folder = (root() / "pipelines" / name).is_dir()
+    return f"pipelines/{name}/__init__.py" if folder else f"pipelines/{name}.py"
+
+
 def load(name: str) -> Pipeline:
     """The workload of this name.
 
@@ -65,20 +71,20 @@ def load(name: str) -> Pipeline:
     except ValidationError as error:
         lines = spec.explain(error, getattr(spec, error.title, None))
         raise ConfigError(
-            f"pipelines/{name}.py does not describe its workload rightly, in {error.title}(…):\n"
+            f"{file(name)} does not describe its workload rightly, in {error.title}(…):\n"
             + "\n".join(f"  - {line}" for line in lines)
         ) from error
     except Exception as error:
         frames = traceback.extract_tb(error.__traceback__)
         places = [f", because of line {frame.lineno}" for frame in frames if f"pipelines/{name}" in frame.filename]
         raise ConfigError(
-            f"pipelines/{name}.py can't be loaded{places[-1] if places else ''}.",
+            f"{file(name)} can't be loaded{places[-1] if places else ''}.",
             received=f"{type(error).__name__}: {error}",
         ) from error
     pipeline = getattr(module, "PIPELINE", None)
     if not isinstance(pipeline, Pipeline) or pipeline.name != name:
         raise ConfigError(
-            f"pipelines/{name}.py does not define its workload.",
+            f"{file(name)} does not define its workload.",
             expected=f'PIPELINE = Pipeline(name="{name}", …)',
             received=repr(getattr(pipeline, "name", pipeline)),
         )

@@ -46,10 +46,10 @@ def cells(project: Path) -> list[list[str]]:
 
 
 class TestTable:
-    def test_has_a_row_for_each_promise_and_each_variant(self, project: Path, promising: None) -> None:
+    def test_has_a_row_for_each_promise_and_leaves_out_variants_without(self, project: Path, promising: None) -> None:
         heading, _, *rows = cells(project)
         assert heading[0] == "workload"
-        assert [row[3] for row in rows] == ["`plain`", "`plain`", "`folded`"]
+        assert [row[3] for row in rows] == ["`plain`", "`plain`"]
         assert rows[0][:3] == ["[`tiny`](pipelines/tiny.py)", "Tiny", "none"]
         assert rows[0][4:] == ["test mae at most 3", "2.464 (listing 4.31)", ""]
         assert rows[1][:3] == ["", "", ""]
@@ -57,16 +57,25 @@ class TestTable:
 
     def test_says_what_was_measured(self, project: Path, promising: None) -> None:
         measured(project)
-        _, _, first, second, third = cells(project)
+        _, _, first, second = cells(project)
         assert first[-1] == "2.500 (2.250 to 2.750, 3 seeds)"
-        assert second[-1] == third[-1] == ""
-        assert table(project).splitlines()[-1] == (
+        assert second[-1] == ""
+        assert table(project).splitlines()[-3] == (
             "- `tiny` `plain`, 2026-11-21, `headrace run tiny`: mae 2.500 (seed 0), 2.250 (seed 1), 2.750 (seed 2)"
         )
 
     def test_says_if_a_promise_was_not_kept(self, project: Path, promising: None) -> None:
         measured(project, values={"0": 3.25})
         assert cells(project)[2][-1] == "3.250 (3.250 to 3.250, 1 seed), **promise not kept**"
+
+    def test_has_a_row_for_a_workload_that_promises_nothing(self, project: Path) -> None:
+        assert [row[3] for row in cells(project)[2:]] == ["`plain`"]
+
+    def test_has_a_row_for_a_variant_that_was_measured_without_a_promise(self, project: Path) -> None:
+        measured(project)
+        path = project / "docs" / "results.json"
+        path.write_text(path.read_text().replace('"plain"', '"folded"'))
+        assert [row[3] for row in cells(project)[2:]] == ["`folded`"]
 
     def test_is_not_broken_by_a_title(self, project: Path, edit: Any) -> None:
         edit('title="Tiny"', 'title="A | B"')
@@ -110,3 +119,75 @@ class TestReadme:
         assert projects.root() == ROOT
         text = (ROOT / "README.md").read_text()
         assert text == cataloguing.insert(text, table(ROOT)), "run `headrace list --write`"
+
+
+class TestStudies:
+    FOUND: dict[str, Any] = {  # noqa: RUF012 (never changed)
+        "study": "sizes",
+        "description": "Which size",
+        "workload": "tiny",
+        "data": "real",
+        "profile": "full",
+        "on": "test",
+        "metric": "mae",
+        "seeds": [0, 1],
+        "basis": "The intervals cover the seeds.",
+        "findings": [{"reason": "mae of plain is 2", "passed": True}, {"reason": "folded is worse", "passed": False}],
+        "cells": [
+            {
+                "cell": "plain",
+                "settings": {},
+                "value": 2.0,
+                "interval": [1.5, 2.5],
+                "values": {0: 1.75, 1: 2.25},
+                "parameters": 1234,
+                "seconds": 3.2,
+                "rank": 1,
+                "problem": None,
+            },
+            {
+                "cell": "wide | deep",
+                "settings": {"model.units": 9},
+                "value": None,
+                "interval": None,
+                "values": {},
+                "parameters": None,
+                "seconds": 0.0,
+                "rank": None,
+                "problem": "The loss is nan",
+            },
+        ],
+    }
+
+    def recorded(self, project: Path, **changes: Any) -> list[str]:
+        (project / "README.md").write_text(f"# Tiny\n\n{BEGIN}\n{END}\n")
+        (project / "docs").mkdir(exist_ok=True)
+        paths = cataloguing.record(project, {**self.FOUND, **changes}, "headrace study tiny sizes --seeds 2")
+        return [path.relative_to(project).as_posix() for path in paths]
+
+    def test_get_a_page_with_findings_and_cells(self, project: Path) -> None:
+        assert "docs/studies/tiny-sizes.md" in self.recorded(project)
+        text = (project / "docs" / "studies" / "tiny-sizes.md").read_text()
+        for words in ("`headrace study tiny sizes --seeds 2`", "mae of plain is 2: holds", "**does not hold**"):
+            assert words in text
+        assert "| 1 | plain | 2 | [1.5, 2.5] | 1.75, 2.25 | 1,234 | 3.2 |" in text
+        assert "wide \\| deep" in text
+        assert "The loss is nan" in text
+
+    def test_bring_the_variants_that_they_have_tested_into_the_readme(self, project: Path) -> None:
+        assert self.recorded(project)[1:] == ["docs/results.json", "README.md"]
+        kept = json.loads((project / "docs" / "results.json").read_text())["tiny"]
+        assert list(kept) == ["plain"]
+        assert kept["plain"]["values"] == {"0": 1.75, "1": 2.25}
+        assert "2.000 (1.750 to 2.250, 2 seeds)" in (project / "README.md").read_text()
+
+    def test_keep_what_was_measured_of_other_variants(self, project: Path) -> None:
+        measured(project)
+        before = (project / "docs" / "results.json").read_text().replace('"plain"', '"folded"')
+        (project / "docs" / "results.json").write_text(before)
+        self.recorded(project)
+        assert set(json.loads((project / "docs" / "results.json").read_text())["tiny"]) == {"plain", "folded"}
+
+    @pytest.mark.parametrize("changes", [{"on": "validation"}, {"data": "synthetic"}, {"profile": "smoke"}])
+    def test_that_are_no_test_on_real_data_change_no_result(self, project: Path, changes: dict[str, str]) -> None:
+        assert self.recorded(project, **changes) == ["docs/studies/tiny-sizes.md"]

@@ -46,7 +46,8 @@ seeds = click.option("--seeds", type=click.IntRange(min=1), help="How often to t
 @click.command()
 @fan_out_options
 @seeds
-def study(workload: str, name: str | None, seeds: int | None, **options: Any) -> int:
+@click.option("--write", "into_docs", is_flag=True, help="Write the result into docs/ and the README, too.")
+def study(workload: str, name: str | None, seeds: int | None, into_docs: bool, **options: Any) -> int:
     """Compare configurations: train all, rank them.
 
     \b
@@ -60,7 +61,18 @@ def study(workload: str, name: str | None, seeds: int | None, **options: Any) ->
     def make(**request: Any) -> studying.Plan:
         return studying.plan(workload, chosen, seeds=seeds, **request)
 
-    return _carry_out("study", make, chain.studied, {"name": chosen, "seeds": seeds}, workload, **options)
+    def written(summary: Mapping[str, Any]) -> None:
+        from headrace import cataloguing
+
+        words = ["headrace study", workload, chosen, *([f"--seeds {seeds}"] if seeds else [])]
+        words += [f"--{name} {options[name]}" for name in ("variant", "profile", "data", "source") if options.get(name)]
+        words += [f"--set {setting}" for setting in options["settings"]]
+        for path in cataloguing.record(projects.root(), summary["study"], " ".join(words)):
+            click.echo(f"wrote {path}", err=True)
+
+    given = {"name": chosen, "seeds": seeds}
+    told = written if into_docs else None
+    return _carry_out("study", make, chain.studied, given, workload, told=told, **options)
 
 
 @click.command()
@@ -117,7 +129,9 @@ def _only(workload: str, kind: str, name: str | None) -> str:
     if name is None and len(names) != 1:
         raise ConfigError(
             f"{workload} has {len(names) or 'no'} {kind}.",
-            expected=f"the name of one: {', '.join(names)}" if names else f"`{kind}={{…}}` in pipelines/{workload}.py",
+            expected=f"the name of one: {', '.join(names)}"
+            if names
+            else f"`{kind}={{…}}` in {projects.file(workload)}",
         )
     return name or names[0]
 
@@ -129,6 +143,7 @@ def _carry_out(
     parameters: dict[str, Any],
     workload: str,
     *,
+    told: Callable[[Mapping[str, Any]], None] | None = None,
     engine: str,
     as_json: bool,
     jobs: int,
@@ -176,6 +191,8 @@ def _carry_out(
         show_json(summary)
     else:
         show_fan_out(summary)
+    if told:
+        told(summary)
     return running.exit_code(summary)
 
 
