@@ -2,8 +2,8 @@
 
 Rules of this folder:
 
-- A file, its flow, its deployments in `prefect.yaml` and the workload have one name. `study` and `tune` serve all
-  workloads.
+- A file, its flow, its deployments in `prefect.yaml` and the workload have one name. `study`, `tune` and
+  `ensemble` serve all workloads.
 - The flow is written out (`@flow def name(…)`), never made by a function: people find it, and so does `prefect deploy`.
 - Its parameters are flat and typed: Prefect makes the form from them, and refuses what does not fit before anything
   runs.
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("headrace.flows")
 
 
-FAN_OUTS = ("study", "tune")
+FAN_OUTS = ("ensemble", "study", "tune")
 """Flows that serve every workload: many trainings, compared or searched."""
 
 

@@ -67,9 +67,15 @@ class TestShow:
         lines = {
             line.split()[0]: line.split()[1:] for line in headrace("show", "tiny").out.splitlines() if line.strip()
         }
-        assert lines["train.epochs"] == ["5", "5", "1"]
-        assert lines["cross_validation.folds"] == ["3", "2"]
-        assert lines["model.units"] == ["4", "4"]
+        assert lines["train.epochs"] == ["5", "1"]
+        assert lines["model.units"] == ["4"]
+
+    def test_tells_of_other_variants_what_they_set_otherwise(self, headrace: Headrace, project: Path) -> None:
+        text = headrace("show", "tiny").out
+        plain, _, folded = text.partition("Variant folded")
+        assert "cross_validation.folds" not in plain
+        assert "\n  cross_validation.folds=3\n" in folded
+        assert "train.epochs=" not in folded
 
 
 class TestPlan:
@@ -213,7 +219,7 @@ class TestRequests:
         ("words", "answer"),
         [
             (("rnu", "tiny"), "There is no command `rnu`: did you mean `run`?"),
-            (("registry", "lst"), "There is no command `lst`: did you mean `list`?"),
+            (("registry", "lst"), "There is no command `lst`: did you mean `list`"),
             (("run",), "Missing argument 'WORKLOAD'"),
             (("run", "tiny", "--sed", "3"), "No such option '--sed'"),
             (("run", "tiny", "--engine", "ray"), "Invalid value for '--engine': 'ray' is not one of"),

@@ -17,7 +17,7 @@ from prefect import Flow
 from prefect.flows import load_flow_from_entrypoint
 
 import flows
-from headrace import projects, studying, tuning
+from headrace import ensembling, projects, studying, tuning
 from headrace.jobs import resolve
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -81,7 +81,8 @@ def test_the_parameters_of_a_deployment_are_accepted(deployment: dict[str, Any])
     accepted = flow.validate_parameters(complete)
     if name in flows.FAN_OUTS:
         del accepted["at_once"]
-        {"study": studying.plan, "tune": tuning.plan}[name](**accepted)
+        plans = {"study": studying.plan, "tune": tuning.plan, "ensemble": ensembling.plan}
+        plans[name](**{key: value for key, value in accepted.items() if value is not None})
     else:
         resolve(name, **accepted)
 

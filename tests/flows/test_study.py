@@ -1,4 +1,4 @@
-"""The flows of studies and tunings, whole, through a real temporary server."""
+"""The flows of studies, tunings and ensembles, whole, through a real temporary server."""
 
 from __future__ import annotations
 
@@ -83,3 +83,17 @@ def test_a_request_that_cannot_be_carried_out_fails_with_the_nearest_name(server
     with pytest.raises(ConfigError, match="did you mean `capacity`"):
         flows.fan_out("study", {**SMALL, "name": "capacities"})
     assert newest(server)["state"]["name"] == "Failed"
+
+
+def test_an_ensemble_shows_every_member_and_their_average(server: Server) -> None:
+    found = flows.fan_out("ensemble", {**SMALL, "name": "widths"})
+    run = newest(server)
+    names = [task["name"] for task in server.task_runs(run["id"])]
+
+    assert (run["name"], run["state"]["type"]) == ("house_prices · widths · smoke", "COMPLETED")
+    assert names[:2] == ["download · boston", "preprocess"]
+    assert [name for name in names if name.startswith("train")] == [
+        f"train · {member}" for member in ("narrow", "book", "wide")
+    ]
+    assert names[-1] == "ensemble · widths"
+    assert set(found["metrics"]) >= {"mae", "rmse"}

@@ -118,9 +118,8 @@ def ensemble(
     def make(**request: Any) -> ensembling.Plan:
         return ensembling.plan(workload, chosen, members=listed, weights=weights, seeds=seeds, **request)
 
-    if options["engine"] != "local":
-        raise ConfigError("An ensemble is carried out by this process.", remedy="leave out --engine")
-    return _carry_out("ensemble", make, chain.averaged, {}, workload, **options)
+    given = {"name": chosen, "members": listed or None, "weights": weights, "seeds": seeds}
+    return _carry_out("ensemble", make, chain.averaged, given, workload, **options)
 
 
 def _only(workload: str, kind: str, name: str | None) -> str:

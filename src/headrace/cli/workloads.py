@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import click
@@ -36,12 +36,22 @@ def list_workloads(markdown: bool, write: bool) -> int:
             pipelines.append(projects.load(name))
         except HeadraceError as error:
             problems.append(error)
-    rows = [(p.name, p.title, task_in_words(p.task), p.book, ", ".join(p.variants)) for p in pipelines]
+    rows = [(p.name, p.title, task_in_words(p.task), p.book, _few(list(p.variants))) for p in pipelines]
     show_table(("workload", "title", "task", "book", "variants"), rows)
     # One broken file doesn't hide the others.
     for problem in problems:
         click.echo(f"headrace: error: {problem}", err=True)
     return problems[0].exit_code if problems else EXIT_OK
+
+
+def _few(variants: list[str]) -> str:
+    """The variants, or the first ones of many."""
+    shown = variants if len(variants) <= SHOWN else [*variants[: SHOWN - 1], f"and {len(variants) - SHOWN + 1} more"]
+    return ", ".join(shown)
+
+
+SHOWN = 6
+"""Variants that `list` names."""
 
 
 @click.command()
@@ -65,15 +75,17 @@ def show(workload: str) -> None:
             if value:
                 click.echo(f"  {fact}: {value}")
         show_table(("feature", "role", "column", "what it is", "unit"), list(_columns(source)))
+    usual = _settings(pipeline, pipeline.default_variant)
     for name, variant in pipeline.variants.items():
         default = " (default)" if name == pipeline.default_variant else ""
         click.echo(f"Variant {name}{default}: {variant.description}")
-    settings = {name: _settings(pipeline, name) for name in pipeline.variants}
-    paths = dict.fromkeys(path for values in settings.values() for path in values)
-    columns = ("setting", *pipeline.variants, "smoke")
+        click.echo(
+            "".join(f"  {path}={value}\n" for path, value in _differing(usual, _settings(pipeline, name))), nl=False
+        )
+    columns = ("setting", pipeline.default_variant, "smoke")
     show_table(
         columns,
-        [(path, *(values.get(path) for values in settings.values()), pipeline.smoke.get(path)) for path in paths],
+        [(path, usual.get(path), pipeline.smoke.get(path)) for path in dict.fromkeys([*usual, *pipeline.smoke])],
         right=columns[1:],
     )
     promises = [
@@ -88,6 +100,16 @@ def show(workload: str) -> None:
     fan_outs += [("ensemble", name, ensemble.description) for name, ensemble in pipeline.ensembles.items()]
     for command, name, description in fan_outs:
         click.echo(f"headrace {command} {pipeline.name} {name}: {description}")
+
+
+def _differing(usual: Mapping[str, str], own: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """What a variant sets otherwise than the default one; what it does without is null."""
+    for path in dict.fromkeys([*own, *usual]):
+        value = own.get(path, "null")
+        # Of a part that isn't there at all, one line says so.
+        above = path.partition(".")[0]
+        if value != usual.get(path, "null") and not (path not in own and above in own):
+            yield path, value
 
 
 def _columns(source: Source) -> Iterator[tuple[str, ...]]:
