@@ -17,7 +17,7 @@ def metrics(job: Job, evaluation: Artifact) -> None:
         {
             "metric": name,
             "value": value,
-            "interval": " to ".join(number(bound) for bound in facts["intervals"].get(name, ())),
+            "interval": " to ".join(number(bound) for bound in facts["intervals"].get(name) or ()),
             **{f"{which} baseline": values.get(name) for which, values in facts["baselines"].items()},
         }
         for name, value in facts["metrics"].items()

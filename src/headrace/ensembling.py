@@ -126,42 +126,39 @@ def ensemble(job: Job, room: Room, records: Artifact, models: Sequence[Artifact]
     import numpy as np
 
     from headrace.cross_validating import validation_rows
-    from headrace.evaluating import answered, in_batches, measures_of
+    from headrace.evaluating import answered, in_batches, measurable, measures_of
     from headrace.measuring.resampling import intervals
     from headrace.measuring.tasks import Facts
     from headrace.measuring.words import numbers
     from headrace.models import load
-    from headrace.ragged import dense
     from headrace.records.inputs import arrays, read_info
 
     info = read_info(records.path)
     measures = measures_of(job, info)
-    if len(measures.tasks) > 1:
-        raise StageFailed("Only models with one output are averaged.", received=", ".join(measures.tasks))
-    target = next(iter(measures.tasks))
+    targets = list(measures.tasks)
     names = [model.node.partition("/")[2] for model in models]
     primary = mix.metric or measures.primary
 
-    def answers_to(split: Mapping[str, Array]) -> Array:
-        """What every member answers (members, examples, *shape)."""
-        asked = [answered(job, load(model), info, list(in_batches(split))) for model in models]
-        return np.stack([np.concatenate([answers[target] for _, answers in parts]) for parts in asked])
-
-    def measured(truth: Array, answers: Array) -> Facts:
-        return measures.facts({target: truth}, {target: answers})
+    def answers_to(split: Mapping[str, Any]) -> dict[str, Array]:
+        """Target → what every member answers (members, examples, *shape)."""
+        asked = [[answers for _, answers in answered(job, load(m), info, list(in_batches(split)))] for m in models]
+        return {
+            target: np.stack([np.concatenate([answers[target] for answers in parts]) for parts in asked])
+            for target in targets
+        }
 
     searched: dict[str, Any] | None = None
     weights = np.full(len(models), 1 / len(models))
     if mix.weights == "searched":
-        watched = {name: dense(values) for name, values in arrays(records.path, mix.split or "train").items()}
+        watched = measurable(arrays(records.path, mix.split or "train"), info)
         if not mix.split:
-            held = validation_rows(len(watched[target]), mix.held_out)
+            held = validation_rows(len(watched[targets[0]]), mix.held_out)
             watched = {name: values[held] for name, values in watched.items()}
-        value = _valued(measures, mix, primary, watched[target], answers_to(watched))
+        value = _valued(measures, mix, primary, watched, answers_to(watched))
         weights, tried = search(value, len(models))
         searched = {
             "metric": primary,
-            "examples": len(watched[target]),
+            "examples": len(watched[targets[0]]),
             "searched": _signed(measures, primary, value(weights)),
             "equal": _signed(measures, primary, value(np.full(len(models), 1 / len(models)))),
             "members": {
@@ -171,10 +168,10 @@ def ensemble(job: Job, room: Room, records: Artifact, models: Sequence[Artifact]
             "tried": tried,
         }
 
-    test = {name: dense(values) for name, values in arrays(records.path, "test").items()}
-    truth, answers = test[target], answers_to(test)
-    average = mixed(answers, weights, mix.power)
-    ours = measured(truth, average)
+    test = measurable(arrays(records.path, "test"), info)
+    answers, count = answers_to(test), len(test[targets[0]])
+    average = averages(measures, answers, weights, mix.power)
+    ours = measures.facts(test, average)
     metrics = numbers(measures.measure(ours))
     measures.known(primary, metrics)
 
@@ -183,15 +180,15 @@ def ensemble(job: Job, room: Room, records: Artifact, models: Sequence[Artifact]
         return {name: measures.gain(name, mine, before[name]) for name, mine in measures.measure(ours, weights).items()}
 
     members = []
-    for name, weight, theirs in zip(names, weights, answers, strict=True):
-        facts = measured(truth, theirs)
+    for k, (name, weight) in enumerate(zip(names, weights, strict=True)):
+        facts = measures.facts(test, {target: given[k] for target, given in answers.items()})
         members.append(
             {
                 "member": name,
                 "weight": float(weight),
                 "metrics": numbers(measures.measure(facts)),
                 "gain": numbers(gains(facts)),
-                "gain_intervals": intervals(partial(gains, facts), len(truth), measures.groups(len(truth))),
+                "gain_intervals": intervals(partial(gains, facts), count, measures.groups(count)),
             }
         )
     found = {
@@ -203,16 +200,40 @@ def ensemble(job: Job, room: Room, records: Artifact, models: Sequence[Artifact]
         "power": mix.power,
         "primary": primary,
         "split": "test",
-        "examples": len(truth),
+        "examples": count,
         "metrics": metrics,
-        "intervals": intervals(partial(measures.measure, ours), len(truth), measures.groups(len(truth))),
+        "intervals": intervals(partial(measures.measure, ours), count, measures.groups(count)),
         "members": members,
         "validation": searched,
     }
-    kept: dict[str, Any] = {f"truth/{target}": truth, f"answer/{target}": average}
+    kept: dict[str, Any] = {f"truth/{target}": test[target] for target in targets}
+    kept |= {f"answer/{target}": average[target] for target in targets}
     np.savez(room.output / "predictions.npz", **kept)
     write_json(room.output / "ensemble.json", found)
     (room.output / "ensemble.html").write_text(_page(job, found), encoding="utf-8")
+
+
+def averages(measures: Measures, answers: Mapping[str, Array], weights: Array, power: float = 1.0) -> dict[str, Array]:
+    """Target → the weighted mean of what the members answer.
+
+    Args:
+        measures: The tasks, which say what an answer is.
+        answers: Target → what they answer (members, examples, *shape).
+        weights: One for each member, which sum to one.
+        power: As in `mixed`.
+    """
+    import numpy as np
+
+    from headrace.measuring.classification import Scored
+
+    found = {}
+    for target, given in answers.items():
+        if power != 1 and isinstance(measures.tasks[target], Scored):
+            # The score of a class is the share of one of two: both sides must be raised to the power.
+            found[target] = mixed(np.stack([1 - given, given], axis=-1), weights, power)[..., 1]
+        else:
+            found[target] = mixed(given, weights, power)
+    return found
 
 
 def mixed(answers: Array, weights: Array, power: float = 1.0) -> Array:
@@ -248,12 +269,13 @@ def mixed(answers: Array, weights: Array, power: float = 1.0) -> Array:
     return mean.astype(answers.dtype)
 
 
-def _valued(measures: Measures, mix: Mix, metric: str, truth: Array, answers: Array) -> Callable[[Array], float]:
+def _valued(
+    measures: Measures, mix: Mix, metric: str, truths: Mapping[str, Array], answers: Mapping[str, Array]
+) -> Callable[[Array], float]:
     """Function from weights to how bad the average is on these examples: smaller is better."""
-    target = next(iter(measures.tasks))
 
     def value(weights: Array) -> float:
-        found = measures.measure(measures.facts({target: truth}, {target: mixed(answers, weights, mix.power)}))
+        found = measures.measure(measures.facts(truths, averages(measures, answers, weights, mix.power)))
         return _signed(measures, metric, float(found[measures.known(metric, found)]))
 
     return value

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from headrace.artifacts import Artifact, write_json
 from headrace.errors import ConfigError, StageFailed, nearest
 from headrace.jobs import Job
-from headrace.spec import Feature, Promise
+from headrace.spec import Evaluate, Feature, Promise
 from headrace.stages import Room, stage
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
 
-    from headrace.measuring.tasks import Facts, Measures
+    from headrace.measuring.tasks import Facts, Measures, Naive, Task
     from headrace.records.inputs import Info
 
     Array = np.ndarray[Any, Any]
@@ -34,8 +34,9 @@ KEPT_BYTES = 64 * 2**20
 
 
 @stage(
-    settings=("promises",),
-    versions=("tensorflow", "keras", "numpy"),
+    settings=("promises", "evaluate"),
+    functions=("naive", "decode", "measure"),
+    versions=("tensorflow", "keras", "numpy", "sacrebleu", "scikit-learn", "scipy"),
     facts=lambda job: {
         "task": job.task,
         "profile": job.profile,
@@ -48,9 +49,10 @@ def evaluate(
 ) -> None:
     """Test a model once, and judge it.
 
-    Writes `evaluation.json` (metrics, intervals, naive baselines, gates, promises), `facts.npz` (what the metrics are
-    made of, example by example: see `headrace.measuring.tasks`), and `predictions.npz` with `truth/<target>` and
-    `answer/<target>`, both (examples, …): of all test examples, or of the first ones where answers are large.
+    Writes `evaluation.json` (metrics, intervals, slices, what people see of each output, baselines, gates, promises),
+    `facts.npz` (what the metrics are made of, example by example: see `headrace.measuring.tasks`), and
+    `predictions.npz` with `truth/<target>` and `answer/<target>`, both (examples, …): of all test examples, or of the
+    first ones where answers are large.
 
     Args:
         job: The job; its settings hold the promises.
@@ -60,25 +62,36 @@ def evaluate(
         cross_validation: Output of `cross_validate`, for the promises on it.
 
     Raises:
-        ConfigError: A promise names a metric that this task has not.
-        StageFailed: The model predicts infinite or no numbers, or has an output of another shape than its task needs.
+        ConfigError: A promise names a metric that this task has not, or a slice a column that is not there.
+        StageFailed: A target is no number; the model predicts infinite or no numbers, or has an output of another shape
+            than its task needs.
     """
     import numpy as np
 
+    from headrace.measuring import baselines, slices
     from headrace.measuring.resampling import intervals
     from headrace.measuring.tasks import examples
     from headrace.measuring.words import numbers, short, spread, title
     from headrace.models import load
     from headrace.records.inputs import read_info
 
-    info = read_info(records.path)
+    info, how = read_info(records.path), job.settings.evaluate
+    if job.task == "own":
+        _own(job, room, records, model, cross_validation)
+        return
     measures = measures_of(job, info)
-    test = batches(records, info, "test")
-    told = Told(measures)
+    train, test = (batches(records, info, split) for split in ("train", "test"))
+    told, seen = Told(measures), slices.Seen(info.features, how.slices)
     for batch, answers in answered(job, load(model), info, test):
         told.add(batch, answers)
+        seen.add(batch)
     facts: dict[str, Any] = told.facts()
     kept: dict[str, Any] = told.kept()
+    naive = _naive(job, records, measures, info, train, test)
+    if job.function("decode"):
+        facts, naive = _with_sentences(job, room, records, model, measures, facts, naive)
+    plain = baselines.plain(records.digest, measures, info, train, test)
+    facts, known = measures.beside(facts, {**naive, **plain.known})
 
     def measure(weights: Array) -> Mapping[str, Array]:
         return measures.measure(facts, weights)
@@ -86,14 +99,16 @@ def evaluate(
     count = examples(facts)
     metrics = numbers(measures.measure(facts))
     bounds = intervals(measure, count, measures.groups(count))
-    primary = _primary(job.settings.promises, measures, metrics)
-    naive = _naive(measures, info, test, _targets(measures, batches(records, info, "train")))
+    primary = _primary(job.settings.promises, measures.primary, metrics)
     found = {"metrics": metrics, "intervals": bounds}
     followed = cross_validation.json("cross_validation.json") if cross_validation else None
-    obstacle = why_not_judged(job, info.data)
+    obstacle = why_not_judged(job, info.data, info.examples)
     judged = [_judge(promise, found, followed, obstacle) for promise in job.settings.promises]
+    compared = baselines.compared(measures, primary, facts, known)
+    parts = slices.sliced(measures, facts, seen, primary, how)
     gates = [gate for gate, _ in judged]
-    gates.append(_baseline_gate(measures, primary, facts, naive))
+    gates.append(baselines.gate(primary, metrics[primary], compared, how.beat))
+    gates += slices.gates(parts, primary, metrics[primary], how)
 
     np.savez(room.output / "facts.npz", **facts)
     np.savez(room.output / "predictions.npz", **kept)
@@ -105,11 +120,20 @@ def evaluate(
             "primary": primary,
             "larger_is_better": sorted(measures.larger_is_better),
             "outputs": {
-                name: {"task": job.task_of(name), "target": task.target.model_dump(mode="json")}
+                name: {
+                    "task": job.task_of(name),
+                    "target": task.target.model_dump(mode="json"),
+                    "how": task.how.model_dump(mode="json"),
+                    **task.about(measures.of(name, facts)),
+                }
                 for name, task in measures.tasks.items()
             },
             **found,
-            "baselines": {name: numbers(_of_all(measures, theirs)) for name, theirs in naive.items()},
+            "baselines": {name: numbers(baselines.metrics(measures, name, theirs)) for name, theirs in known.items()},
+            "comparisons": [one.json(primary) for one in compared],
+            "learned_from": plain.learned_from,
+            "left_out": plain.left_out,
+            "slices": parts,
             "gates": gates,
             "promises": [entry for _, entry in judged],
         },
@@ -124,7 +148,10 @@ def measured(evaluation: Artifact) -> tuple[Measures, Facts]:
     from headrace.measuring.tasks import Measures, of
 
     outputs = evaluation.json("evaluation.json")["outputs"]
-    tasks = {name: of(said["task"], Feature.model_validate(said["target"])) for name, said in outputs.items()}
+    tasks = {
+        name: of(said["task"], Feature.model_validate(said["target"]), Evaluate.model_validate(said.get("how", {})))
+        for name, said in outputs.items()
+    }
     with np.load(evaluation.path / "facts.npz", allow_pickle=False) as file:
         return Measures(tasks), {name: file[name] for name in file.files}
 
@@ -151,37 +178,55 @@ def measures_of(job: Job, info: Info) -> Measures:
             expected=f"a task for {', '.join(targets)}",
             received=", ".join(job.task),
         )
-    return Measures({name: of(job.task_of(name), target) for name, target in targets.items()})
+    how = job.settings.evaluate
+    named = {name: _with_classes(target, job.origin.features.get(name)) for name, target in targets.items()}
+    return Measures({name: of(job.task_of(name), target, how) for name, target in named.items()})
 
 
-Batches = Iterable[Mapping[str, "Array"]]
-"""Examples in stored order, some at a time, as often as they are asked for."""
+def _with_classes(target: Feature, raw: Feature | None) -> Feature:
+    """A target with the names of its classes, which it loses where `preprocess` makes a vector of the number."""
+    if target.classes or raw is None or not raw.classes:
+        return target
+    fitting = target.size in (1, len(raw.classes))
+    return target.model_copy(update={"classes": raw.classes}) if fitting else target
+
+
+Batches = Iterable[Mapping[str, Any]]
+"""Examples in stored order, some at a time, as often as they are asked for: arrays, or `Ragged` inputs."""
 
 
 def batches(records: Artifact, info: Info, split: str) -> Batches:
     """The examples of a split."""
-    from headrace.ragged import dense
     from headrace.records.inputs import arrays, fits_in_memory
 
     if fits_in_memory(info, [split]):
-        return list(in_batches({name: dense(values) for name, values in arrays(records.path, split).items()}))
-    return _Streamed(records, split)
+        return list(in_batches(measurable(arrays(records.path, split), info)))
+    return _Streamed(records, info, split)
+
+
+def measurable(values: Mapping[str, Any], info: Info) -> dict[str, Any]:
+    """The values of some examples; targets must be of one length."""
+    from headrace.ragged import dense
+
+    targets = info.named("target")
+    return {name: dense(part) if name in targets else part for name, part in values.items()}
 
 
 @dataclass(frozen=True)
 class _Streamed:
     records: Artifact
+    info: Info
     split: str
 
-    def __iter__(self) -> Iterator[Mapping[str, Array]]:
-        from headrace.ragged import dense, from_tensor
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        from headrace.ragged import from_tensor
         from headrace.records.inputs import dataset
 
         for batch in dataset(self.records.path, self.split, BATCH):
-            yield {name: dense(from_tensor(values)) for name, values in batch.items()}
+            yield measurable({name: from_tensor(values) for name, values in batch.items()}, self.info)
 
 
-def in_batches(whole: Mapping[str, Array]) -> Iterator[dict[str, Array]]:
+def in_batches(whole: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Examples in batches."""
     for first in range(0, len(next(iter(whole.values()))), BATCH):
         yield {name: values[first : first + BATCH] for name, values in whole.items()}
@@ -198,6 +243,7 @@ def answered(
     import numpy as np
 
     from headrace.models import answer
+    from headrace.ragged import Ragged
 
     names, inputs = list(info.named("target")), list(info.named("input"))
     at_once, done = 16, 0
@@ -205,7 +251,8 @@ def answered(
         rows, first = len(batch[inputs[0]]), 0
         while first < rows:
             part = {name: values[first : first + at_once] for name, values in batch.items()}
-            found = answer(model, {name: part[name] for name in inputs}, names)
+            given = {name: part[name].tensor() if isinstance(part[name], Ragged) else part[name] for name in inputs}
+            found = answer(model, given, names)
             answers = {name: np.asarray(values) for name, values in found.items()}
             _must_be_finite(answers, done + first)
             yield part, answers
@@ -228,6 +275,19 @@ def _must_be_finite(answers: Mapping[str, Array], before: int) -> None:
             )
 
 
+def _must_be_known(truth: Array, name: str, before: int) -> None:
+    import numpy as np
+
+    if truth.dtype.kind != "f" or np.isfinite(truth).all():
+        return
+    first = int(np.argmin(np.isfinite(truth).reshape(len(truth), -1).all(axis=1)))
+    raise StageFailed(
+        f"The target `{name}` of a test example is infinite or no number, so that no answer to it can be measured.",
+        received=f"{truth[first]} for test example {before + first}",
+        remedy="leave such examples out where they are read",
+    )
+
+
 class Told:
     """Takes in answers batch by batch, and keeps what they are measured by.
 
@@ -240,14 +300,16 @@ class Told:
         self._facts: list[Facts] = []
         self._kept: list[dict[str, Array]] = []
         self._room = KEPT_BYTES
+        self._count = 0
 
     def add(self, batch: Mapping[str, Array], answers: Mapping[str, Array]) -> None:
         """Take in the next examples.
 
         Raises:
-            StageFailed: An answer has another shape than its task needs.
+            StageFailed: A target is no number, or an answer has another shape than its task needs.
         """
         for name, task in self._measures.tasks.items():
+            _must_be_known(batch[name], name, self._count)
             if not task.fits(answers[name].shape[1:]):
                 raise StageFailed(
                     f"The model does not answer in the shape that its task needs of `{name}`.",
@@ -255,6 +317,7 @@ class Told:
                     received=f"(examples, {', '.join(map(str, answers[name].shape[1:]))})",
                     remedy="see `model` and `task` in the workload's file",
                 )
+        self._count += len(batch[next(iter(self._measures.tasks))])
         self._facts.append(self._measures.facts(batch, answers))
         part = {f"truth/{name}": batch[name] for name in self._measures.tasks}
         part |= {f"answer/{name}": answers[name] for name in self._measures.tasks}
@@ -275,55 +338,137 @@ class Told:
         return joined(self._kept)
 
 
-def _targets(measures: Measures, examples: Batches) -> dict[str, Array]:
-    """The targets of a whole split."""
-    from headrace.measuring.tasks import joined
-
-    return joined({name: batch[name] for name in measures.tasks} for batch in examples)
-
-
-def _naive(measures: Measures, info: Info, test: Batches, learned: Mapping[str, Array]) -> dict[str, dict[str, Facts]]:
+def _naive(
+    job: Job, records: Artifact, measures: Measures, info: Info, train: Batches, test: Batches
+) -> dict[str, dict[str, Facts]]:
     """Name of a naive answer → target → the facts of that answer to all test examples."""
     from headrace.measuring.tasks import joined
 
-    inputs = list(info.named("input"))
+    inputs, own = list(info.named("input")), _own_naive(job, records, list(measures.tasks))
     found: dict[str, dict[str, Facts]] = {}
     for target, task in measures.tasks.items():
-        for name, always in task.naive(learned[target]).items():
+        learned = task.learned(batch[target] for batch in train)
+        for name, always in {**own[target], **task.naive(learned)}.items():
             found.setdefault(name, {})[target] = joined(
-                task.facts(batch[target], always({key: batch[key] for key in inputs}, len(batch[target])))
+                task.facts(
+                    batch[target],
+                    _fitting(task, name, always({key: batch[key] for key in inputs}, len(batch[target]))),
+                )
                 for batch in test
             )
     return found
 
 
-def _of_all(measures: Measures, theirs: Mapping[str, Facts]) -> dict[str, Any]:
-    """The metrics of a naive answer, for the targets that have it."""
+def _fitting(task: Task, name: str, answers: Array) -> Array:
+    """The answers, if they are of the shape that the task needs."""
+    if not task.fits(answers.shape[1:]):
+        raise StageFailed(
+            f"The naive answer `{name}` has not the shape that its task needs.",
+            expected=task.expected,
+            received=str(answers.shape),
+            remedy="see `naive` in the workload's file",
+        )
+    return answers
+
+
+def _with_sentences(
+    job: Job,
+    room: Room,
+    records: Artifact,
+    model: Artifact,
+    measures: Measures,
+    facts: Mapping[str, Array],
+    naive: Mapping[str, dict[str, Facts]],
+) -> tuple[dict[str, Any], dict[str, dict[str, Facts]]]:
+    """Add what decoded sentences are measured by (see `Functions.decode`), and keep them: `sentences.json`."""
+    from headrace.measuring.own import trial_of
+    from headrace.measuring.sequences import decoded
+
+    target = next((name for name in measures.tasks if job.task_of(name) == "sequence"), None)
+    if target is None:
+        raise ConfigError(f"{job.workload} has a `decode`, but no target whose task is `sequence`.")
+    trial = trial_of(job, records, model)
+    found = decoded(trial, job.the("decode")(trial))
+    write_json(room.output / "sentences.json", found.sentences)
+    further = {f"{target}/{fact}": values for fact, values in found.facts.items()}
+    return {**facts, **further}, {**naive, **{name: {target: theirs} for name, theirs in found.naive.items()}}
+
+
+def _own_naive(job: Job, records: Artifact, targets: list[str]) -> Mapping[str, Mapping[str, Naive]]:
+    """Target → the naive answers that the workload itself knows: see `Functions.naive`."""
+    from headrace.measuring.own import learned_of
+
+    make = job.function("naive")
+    found = make(*learned_of(job, records)) if make else {}
+    of_each = found if len(targets) > 1 else {targets[0]: found}
+    return {target: of_each.get(target, {}) for target in targets}
+
+
+# --------------------------------------------------------------------------------------- the workload's own
+
+
+def _own(job: Job, room: Room, records: Artifact, model: Artifact, cross_validation: Artifact | None) -> None:
+    """Test and judge a model by what the workload measures itself: see `headrace.measuring.own`."""
     import numpy as np
 
-    from headrace.measuring.tasks import examples
+    from headrace.measuring import own
+    from headrace.measuring.words import short, spread, title
+    from headrace.records.inputs import read_info
 
-    return {
-        measures.named(target, metric): value
-        for target, facts in theirs.items()
-        for metric, value in measures.tasks[target].measure(facts, np.ones(examples(facts))).items()
-    }
+    trial = own.trial_of(job, records, model)
+    measured = own.measured(job, trial)
+    metrics, bounds = own.values(measured.metrics), own.intervals(measured.metrics)
+    primary = _primary(job.settings.promises, measured.decisive, metrics)
+    found = {"metrics": metrics, "intervals": bounds}
+    followed = cross_validation.json("cross_validation.json") if cross_validation else None
+    info = read_info(records.path)
+    obstacle = why_not_judged(job, info.data, info.examples)
+    judged = [_judge(promise, found, followed, obstacle) for promise in job.settings.promises]
+    units = own.counts(measured.metrics)
+    np.savez(room.output / "facts.npz", **own.facts(measured))
+    write_json(
+        room.output / "evaluation.json",
+        {
+            "split": "test",
+            "examples": units[primary] or 1,
+            "primary": primary,
+            "larger_is_better": sorted(measured.larger_is_better),
+            "outputs": {},
+            **found,
+            "units": units,
+            "baselines": {name: own.values(theirs) for name, theirs in measured.naive.items()},
+            "gates": [*(gate for gate, _ in judged), own.baseline_gate(measured, primary)],
+            "promises": [entry for _, entry in judged],
+            "samples": own.write_samples(measured, room.output),
+        },
+    )
+    log.info("test %s %s %s", title(primary), short(metrics[primary]), spread(bounds[primary]))
 
 
 # --------------------------------------------------------------------------------------------------- gates
 
 
-def _primary(promises: tuple[Promise, ...], measures: Measures, metrics: Mapping[str, Any]) -> str:
+def _primary(promises: tuple[Promise, ...], usually: str, metrics: Mapping[str, Any]) -> str:
     """The metric that decides: that of the first promise on the test split, or else the task's."""
     named = [promise.metric for promise in promises if promise.on == "test"]
     for name in named:
         if name not in metrics:
             raise ConfigError(f"promises: there is no metric `{name}`: {nearest(name, metrics)}")
-    return named[0] if named else measures.primary
+    return named[0] if named else usually
 
 
-def why_not_judged(job: Job, data: str) -> str | None:
-    """Why no promise holds for this run; None if they do: they are made for full runs on the default, real data."""
+WHOLE = 0.95
+"""Share of a data set's examples from which on it is no sample: some may be unusable."""
+
+
+def why_not_judged(job: Job, data: str, examples: Mapping[str, int]) -> str | None:
+    """Why no promise holds for this run; None if they do: they are made for full runs on the whole, real data.
+
+    Args:
+        job: The job.
+        data: `real` or `synthetic`.
+        examples: How many there are in each split.
+    """
     reasons = []
     if job.profile != "full":
         reasons.append(f"a {job.profile} run")
@@ -331,6 +476,9 @@ def why_not_judged(job: Job, data: str) -> str | None:
         reasons.append(f"{data} data")
     if job.source != job.usual_source:
         reasons.append(f"the data are not {job.usual_source}")
+    for split, whole in job.origin.examples.items():
+        if not reasons and split in examples and examples[split] < WHOLE * whole:
+            reasons.append(f"the data are a sample, {examples[split]:,} of {whole:,} {split} examples")
     return ", ".join(reasons) or None
 
 
@@ -371,34 +519,3 @@ def _judge(
         "judged": passed is not None,
     }
     return {"gate": "promise", "passed": passed, "reason": reason}, entry
-
-
-def _baseline_gate(measures: Measures, metric: str, facts: Facts, naive: Mapping[str, Mapping[str, Facts]]) -> Gate:
-    """Whether the model is better than the best naive answer by more than the draw of the test examples explains."""
-    from headrace.measuring.resampling import intervals
-    from headrace.measuring.tasks import examples
-    from headrace.measuring.words import short, spread, title
-
-    target = measures.target_of(metric)
-    task, plain = measures.tasks[target], metric if len(measures.tasks) == 1 else metric.removeprefix(f"{target}_")
-    theirs = {name: found[target] for name, found in naive.items() if target in found}
-    values = {name: float(_of_all(measures, {target: found})[metric]) for name, found in theirs.items()}
-    ours = float(measures.measure(facts)[metric])
-    best = max(values, key=lambda name: float(measures.gain(metric, values[name], ours)))
-
-    def gain(weights: Array) -> dict[str, Array]:
-        naively = task.measure(theirs[best], weights)[plain]
-        return {"gain": measures.gain(metric, measures.measure(facts, weights)[metric], naively)}
-
-    better = float(measures.gain(metric, ours, values[best]))
-    interval = intervals(gain, examples(facts), measures.groups(examples(facts)))["gain"]
-    passed = interval is not None and interval[0] > 0
-    return {
-        "gate": "baseline",
-        "passed": passed,
-        "reason": (
-            f"{title(metric)} {short(ours)} {'beats' if passed else 'does not clearly beat'} "
-            f"{short(values[best])} of the best naive answer, the {best} of the training targets: "
-            f"better by {short(better)} {spread(interval)}"
-        ),
-    }

@@ -108,7 +108,7 @@ def _told(job: Job) -> dict[str, Any]:
 def _readable(features: Mapping[str, Feature], names: Sequence[str]) -> dict[str, Feature]:
     """The features, with the words that tokens stand for in place of names that they have not."""
     return {
-        name: feature.model_copy(update={"classes": tuple(names)})
+        name: feature.model_copy(update={"classes": tuple(names), "content": "tokens"})
         if feature.kind == "tokens" and not feature.classes
         else feature
         for name, feature in features.items()

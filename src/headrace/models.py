@@ -13,17 +13,17 @@ if TYPE_CHECKING:
     import keras
 
 
-def load(model: Artifact) -> keras.Model:
-    """The model that `train` has saved, not compiled.
+def load(model: Artifact, name: str = "model") -> keras.Model:
+    """The model that `train` has saved, or another one that `keep` has put beside it; not compiled.
 
     Raises:
         StageFailed: Keras can't build it again from its file.
     """
     import keras
 
-    path = only(model, "model.keras")
+    path = only(model, f"{name}.keras")
     facts = read_json(model.path / "training.json") or {}
-    own = projects.load(facts["workload"]).custom if facts.get("custom") else {}
+    own = projects.load(facts["workload"]).objects if facts.get("custom") else {}
     try:
         return keras.saving.load_model(path, compile=False, custom_objects=dict(own))
     except (TypeError, ValueError) as error:

@@ -623,8 +623,8 @@ class Evaluate(Spec):
     threshold: float = 0.5
     """The score from which on `binary` answers class 1, and `multilabel` a label."""
     slices: tuple[str, ...] | None = None
-    """By what test examples are told apart: columns, features, `length` of a text, `class`. Default: all that lend
-    themselves to it."""
+    """By what test examples are told apart: names of columns and features, `length of review` for a feature of texts,
+    `class` (with several targets `class of kind`). Default: all that lend themselves to it."""
     small_slice: Annotated[int, Field(ge=1)] = 50
     """Fewer examples than this tell nothing reliable of a slice: it is shown, and not judged."""
     slice_gap: Annotated[float, Field(ge=0)] | None = None
@@ -654,7 +654,7 @@ class Export(Spec):
     """A SavedModel is made in any case. `tflite_dynamic` and `tflite_float16` store weights by 8 and 16 bits,
     `tflite_int8` computes by 8 bits too; `onnx` needs headrace[onnx]."""
     tolerance: Annotated[float, Field(gt=0)] = 1e-4
-    """Largest difference from the Keras model, relative to the largest output: of `saved_model`, `tflite` and `onnx`."""
+    """Largest difference from the Keras model, relative to the largest output, of formats that are not quantised."""
     max_metric_loss: Annotated[float, Field(ge=0)] = 0.02
     """How much worse a quantised format may be by the metric that decides, as a share of the Keras model's own."""
     min_agreement: Annotated[float, Field(ge=0, le=1)] = 0.95
@@ -711,10 +711,6 @@ Keras model does."""
 class Publish(Spec):
     """What a model has to pass to be published, and what follows if it does not (see docs/registry.md)."""
 
-    slices: Annotated[float, Field(ge=0)] | None = None
-    """Largest share by which the deciding metric may be worse for a slice than for the whole test split, beyond what
-    the slice's interval explains: 0.2 lets an MAE of 10 be 12. Slices marked as small do not count. Default: slices are
-    told and not judged."""
     require: tuple[GateName, ...] = ()
     """Gates that have to pass: one that can't be judged (no promise, nothing blessed yet) fails. Default: it does not
     count."""

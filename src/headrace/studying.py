@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from headrace import pages, projects
+from headrace import charts, pages, projects
 from headrace.artifacts import Artifact, write_json
 from headrace.errors import ConfigError, StageFailed, nearest, unknown
 from headrace.jobs import Job, resolve
@@ -104,6 +104,8 @@ def _metric(study: Study, job: Job) -> tuple[str, str]:
         "cross_validation": protocol.metric if protocol else "",
     }[study.on]
     metric = study.metric or by_default
+    if not metric:
+        raise ConfigError("A study of a workload that measures itself must name its `metric`.")
     if study.mode == "auto" and metric.removeprefix("val_") in larger:
         return metric, "max"
     return metric, "min" if Watch(monitor=metric, mode=study.mode).sign > 0 else "max"
@@ -238,20 +240,23 @@ def study(job: Job, room: Room, records: Artifact, made: Sequence[Artifact], *, 
     """
     from headrace.evaluating import why_not_judged
 
-    data = records.json("info.json")["data"]
+    info = records.json("info.json")
+    data = info["data"]
     at = {artifact.node: artifact for artifact in made}
     rows = [_row(plan, cell, at, problems) for cell in plan.cells]
     done = {row["cell"]: measured for row, measured in rows if measured}
     if not done:
         first = next(iter(problems.at.values()), "")
-        raise StageFailed(f"No cell of `{plan.name}` could be finished.", received=first.splitlines()[0])
+        raise StageFailed(f"No cell of `{plan.name}` could be finished.", received=first.partition("\n")[0] or None)
     sign = 1 if plan.mode == "min" else -1
     order = sorted(done, key=lambda name: sign * done[name].mean)
     ranks = ranked(done, order, sign)
     entries = {row["cell"]: row | {"rank": ranks.get(row["cell"])} for row, _ in rows}
     best = order[0]
     others = [name for name in order[1:] if not clearly_better(done[best], done[name], sign)]
-    findings = [judged(finding, plan, done, best, why_not_judged(job, data)) for finding in plan.study.findings]
+    counts = {split: written["examples"] for split, written in info["splits"].items()}
+    obstacle = why_not_judged(job, data, counts)
+    findings = [judged(finding, plan, done, best, obstacle) for finding in plan.study.findings]
     found = {
         "study": plan.name,
         "description": plan.study.description,
@@ -371,9 +376,17 @@ def _resampled(plan: Plan, evaluation: Artifact) -> Any:
     from headrace.measuring.resampling import resampled
     from headrace.measuring.tasks import examples
 
+    if not evaluation.json("evaluation.json")["outputs"]:
+        from headrace.measuring.own import resamples
+
+        return resamples(evaluation, plan.metric)
     measures, facts = measured(evaluation)
     count = examples(facts)
-    return resampled(lambda drawn: measures.measure(facts, drawn), count, measures.groups(count))[plan.metric]
+
+    def measure(weights: np.ndarray[Any, Any]) -> dict[str, Any]:
+        return {plan.metric: measures.measure(facts, weights)[plan.metric]}
+
+    return resampled(measure, count, measures.groups(count))[plan.metric]
 
 
 # ------------------------------------------------------------------------------------------------- chance
@@ -540,8 +553,8 @@ def _page(job: Job, found: Mapping[str, Any]) -> str:
         words += "Measured on the test split: a table of results. To choose by it would use the test split up. "
     metric = found["metric"]
     figures = [
-        {"title": f"{metric}, best first", "svg": draw_ranking(done, metric), "words": found["basis"]},
-        {"title": "Curves", "svg": draw_curves(done), "words": "One line for each seed."},
+        {"title": f"{metric}, best first", "svg": charts.ranking(done, metric), "words": found["basis"]},
+        {"title": "Curves", "svg": charts.curves(done), "words": "One line for each seed."},
     ]
     sections = [
         {"title": f"{len(cells)} cells by {found['metric']}", "words": words + found["basis"], "table": table},
@@ -553,43 +566,3 @@ def _page(job: Job, found: Mapping[str, Any]) -> str:
 
 def _shown(value: Any) -> str:
     return "" if value is None else _word(value)
-
-
-def draw_ranking(cells: Sequence[Mapping[str, Any]], metric: str) -> Any:
-    """The value of each cell with its interval, the best on top."""
-    from headrace.reporting import ACCENT, MAIN, canvas, to_svg
-
-    with canvas(5.6, 1.2 + 0.24 * len(cells)) as (figure, axes):
-        for place, cell in enumerate(reversed(cells)):
-            for value in cell["values"].values():
-                axes.plot([value], [place], marker="|", color=ACCENT, markersize=6, alpha=0.7)
-            low, high = cell["interval"] or (cell["value"], cell["value"])
-            axes.plot([low, high], [place, place], color=MAIN, linewidth=1.4)
-            axes.plot([cell["value"]], [place], marker="o", color=MAIN, markersize=4.5)
-        axes.set_yticks(range(len(cells)), [cell["cell"] for cell in reversed(cells)])
-        axes.set(xlabel=metric)
-        return to_svg(figure, "ranking")
-
-
-def draw_curves(cells: Sequence[Mapping[str, Any]]) -> Any:
-    """The curves of all cells over each other, a colour for each cell."""
-    import matplotlib
-
-    from headrace.reporting import canvas, draw_line, skipped, to_svg
-
-    colours = matplotlib.colormaps["tab20" if len(cells) > 10 else "tab10"]
-    with canvas(5.6, 4.2) as (figure, axes):
-        drawn: list[float] = []
-        for place, cell in enumerate(cells):
-            for number, curve in enumerate(cell["curves"].values()):
-                skip = min(skipped(curve), len(curve) - 1)
-                label = cell["cell"] if number == 0 else None
-                draw_line(axes, curve, skip, color=colours(place % 20), linewidth=1.2, alpha=0.85, label=label)
-                drawn += curve[max(skip, len(curve) // 10) :]
-        low, high = min(drawn), max(drawn)
-        margin = 0.05 * (high - low) or 0.05 * abs(high) or 1.0
-        axes.set_ylim(low - margin, high + margin)
-        names = list(dict.fromkeys(cell["curve"] for cell in cells))
-        axes.set(xlabel="epoch", ylabel=" / ".join(names))
-        axes.legend(fontsize=7, ncols=1 + len(cells) // 10)
-        return to_svg(figure, "curves")

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 
 from headrace import ensembling, evaluating, models
 from headrace.chain import Stages, averaged
-from headrace.ensembling import Mix, ensemble, mixed, search
+from headrace.ensembling import Mix, averages, ensemble, mixed, search
 from headrace.errors import ConfigError, StageFailed
 from headrace.jobs import Job, resolve
+from headrace.measuring.tasks import Measures, of
 from headrace.records import inputs
 from headrace.records.inputs import Info
 from headrace.spec import Feature
@@ -104,6 +105,8 @@ class World:
         tested: Targets of the test split.
     """
 
+    features: ClassVar[dict[str, Feature]] = {"x": Feature(), "y": Feature(shape=(1,), role="target")}
+
     def __init__(self, tested: np.ndarray[Any, Any]) -> None:
         random = np.random.default_rng(1)
         self.read: list[str] = []
@@ -126,8 +129,7 @@ class World:
 
     def ensemble(self, folder: Path, monkeypatch: pytest.MonkeyPatch, mix: Mix) -> dict[str, Any]:
         """What `ensemble.json` says of three members."""
-        features = {"x": Feature(), "y": Feature(shape=(1,), role="target")}
-        info = Info("tiny", "numbers", "synthetic", features, {}, {})
+        info = Info("tiny", "numbers", "synthetic", self.features, {}, {})
         monkeypatch.setattr(inputs, "arrays", self.arrays)
         monkeypatch.setattr(inputs, "read_info", lambda folder: info)
         monkeypatch.setattr(evaluating, "answered", self.answered)
@@ -187,6 +189,61 @@ class TestStage:
         mix = SEARCHED.model_copy(update={"metric": "mea"})
         with pytest.raises(ConfigError, match=r"did you mean .*`mae`"):
             World(np.zeros((50, 1))).ensemble(tmp_path / "a", monkeypatch, mix)
+
+
+class Kinds(World):
+    """Members that answer with probabilities of two classes and of three; the first is right most often."""
+
+    features: ClassVar[dict[str, Feature]] = {
+        "x": Feature(),
+        "y": Feature(shape=(1,), role="target", dtype="int64"),
+        "kind": Feature(shape=(3,), role="target"),
+    }
+
+    def __init__(self) -> None:
+        super().__init__(np.zeros((50, 1)))
+        random = np.random.default_rng(2)
+        self.kinds = {split: random.integers(0, 3, count) for split, count in (("train", 200), ("test", 300))}
+
+    def arrays(self, folder: Path, split: str) -> Split:
+        self.read.append(split)
+        kinds = self.kinds[split]
+        return {"x": np.arange(len(kinds))[:, None], "y": (kinds[:, None] > 0) * 1, "kind": np.eye(3)[kinds]}
+
+    def answered(self, job: Job, member: int, info: Info, batches: Sequence[Split]) -> Iterator[tuple[Split, Split]]:
+        random = np.random.default_rng([member, len(batches)])
+        for batch in batches:
+            kinds = batch["kind"] + random.gamma(1, 0.3 + 0.2 * member, batch["kind"].shape)
+            kinds /= kinds.sum(axis=1, keepdims=True)
+            yield batch, {"y": 1 - kinds[:, :1], "kind": kinds}
+
+
+class TestClasses:
+    @pytest.mark.parametrize("power", [1.0, 2.0])
+    def test_of_several_outputs_are_averaged_as_probabilities(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, edit: Any, power: float
+    ) -> None:
+        edit('task="regression"', 'task={"kind": "multiclass", "y": "binary"}')
+        mix = Mix(weights="searched", held_out=0.25, metric="kind_accuracy", power=power)
+        found = Kinds().ensemble(tmp_path / "a", monkeypatch, mix)
+        assert (found["primary"], found["validation"]["metric"], found["examples"]) == (
+            "kind_accuracy",
+            "kind_accuracy",
+            300,
+        )
+        assert found["validation"]["searched"] >= max(found["validation"]["members"].values()) > 0.5
+        for metric in ("kind_log_loss", "y_log_loss", "kind_accuracy", "y_auc"):
+            assert found["metrics"][metric] is not None
+        assert all(member["gain"]["kind_log_loss"] > 0 for member in found["members"][1:])
+
+    def test_of_two_are_raised_to_a_power_on_both_sides(self) -> None:
+        measures = Measures({"y": of("binary", Feature(role="target", dtype="int64"))})
+        given = np.array([[[0.9]], [[0.4]]])
+        sides = [
+            averages(measures, {"y": score}, np.array([0.5, 0.5]), 3.0)["y"].item() for score in (given, 1 - given)
+        ]
+        assert sum(sides) == pytest.approx(1)
+        assert sides[0] > 0.65
 
 
 def test_every_member_is_a_node_and_the_second_time_skipped(stages: Stages) -> None:

@@ -13,7 +13,6 @@ from headrace.errors import ConfigError, StageFailed
 from headrace.evaluating import evaluate
 from headrace.jobs import Job
 from headrace.measuring import resampling, words
-from headrace.measuring.classification import Binary, MultiClass
 from headrace.measuring.regression import Regression
 from headrace.measuring.tasks import Task
 from headrace.spec import Feature
@@ -22,6 +21,10 @@ from tests.core.making import artifact, trained
 
 Array = np.ndarray[Any, Any]
 Factory = Callable[..., Job]
+
+
+WHOLE = 404
+"""Training examples of the whole data set."""
 
 
 def noisy(spread: float, size: int = 200, seed: int = 0) -> Array:
@@ -42,7 +45,8 @@ def judged(tmp_path: Path, job: Factory) -> Callable[..., dict[str, Any]]:
         **request: Any,
     ) -> dict[str, Any]:
         request = {"profile": "full", "data": data, **request}
-        records = recorded(tmp_path / "records", truth if train is None else train, truth, answers, data)
+        learned = np.resize(truth, WHOLE) if train is None else train
+        records = recorded(tmp_path / "records", learned, truth, answers, data)
         followed = None
         if cross_validation:
             (tmp_path / "folds").mkdir()
@@ -124,51 +128,6 @@ class TestRegression:
                 assert values[i] == pytest.approx(float(alone[name]))
 
 
-class TestClasses:
-    def test_the_metrics_of_two_classes_are_those_of_scikit_learn(self) -> None:
-        from sklearn import metrics as reference
-
-        random = np.random.default_rng(0)
-        truth = random.integers(0, 2, 300)
-        score = np.round(np.clip(0.3 * truth + random.uniform(0, 0.7, 300), 0.01, 0.99), 2)
-        found = metrics(Binary(Feature(role="target", dtype="int64")), truth, score[:, None])
-        assert found == {
-            "accuracy": pytest.approx(reference.accuracy_score(truth, score >= 0.5)),
-            "auc": pytest.approx(reference.roc_auc_score(truth, score)),
-            "precision": pytest.approx(reference.precision_score(truth, score >= 0.5)),
-            "recall": pytest.approx(reference.recall_score(truth, score >= 0.5)),
-            "f1": pytest.approx(reference.f1_score(truth, score >= 0.5)),
-            "log_loss": pytest.approx(reference.log_loss(truth, score)),
-        }
-
-    def test_the_metrics_of_many_classes_are_those_of_scikit_learn(self) -> None:
-        from sklearn import metrics as reference
-
-        random = np.random.default_rng(0)
-        truth = random.integers(0, 4, 300)
-        answers = random.dirichlet(np.ones(4), 300) + 0.7 * np.eye(4)[truth]
-        answers /= answers.sum(axis=1, keepdims=True)
-        found = metrics(MultiClass(Feature(role="target", dtype="int64")), truth, answers)
-        assert found == {
-            "accuracy": pytest.approx(reference.accuracy_score(truth, answers.argmax(1))),
-            "f1": pytest.approx(reference.f1_score(truth, answers.argmax(1), average="macro")),
-            "log_loss": pytest.approx(reference.log_loss(truth, answers)),
-        }
-
-    def test_a_target_with_a_one_at_its_class_is_measured_as_its_number_is(self) -> None:
-        random = np.random.default_rng(0)
-        truth, answers = random.integers(0, 4, 50), random.dirichlet(np.ones(4), 50)
-        plain = metrics(MultiClass(Feature(role="target", dtype="int64")), truth, answers)
-        hot = MultiClass(Feature(shape=(4,), role="target"))
-        assert metrics(hot, np.eye(4)[truth], answers) == plain
-
-    def test_a_weight_counts_in_the_area_under_the_curve(self) -> None:
-        truth, score, twice = np.array([0, 1, 0, 1]), np.array([0.1, 0.4, 0.4, 0.8])[:, None], [0, 1, 1, 2, 3]
-        task = Binary(Feature(role="target", dtype="int64"))
-        weighted = metrics(task, truth, score, np.array([1, 2, 1, 1]))
-        assert weighted["auc"] == pytest.approx(metrics(task, truth[twice], score[twice])["auc"])
-
-
 class TestIntervals:
     @pytest.mark.parametrize("at_once", [1, 4_000_000], ids=["one resample at a time", "all at once"])
     def test_they_are_those_of_theory_for_a_mean(self, at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,6 +141,10 @@ class TestIntervals:
         np.testing.assert_array_equal(first, again)
         assert first.shape == (resampling.RESAMPLES, 50)
         assert (first.sum(axis=1) == 50).all()
+
+    def test_very_many_examples_are_drawn_less_often(self) -> None:
+        counts = [sum(len(part) for part in resampling.weights(count)) for count in (1_000, 100_000)]
+        assert counts == [1_000, 500]
 
     def test_groups_are_drawn_as_wholes(self) -> None:
         drawn = next(resampling.weights(6, np.array([0, 0, 0, 1, 1, 1])))
@@ -272,6 +235,12 @@ class TestPromises:
         assert gate(found, "promise")["reason"].endswith(f"(the book: 2.464): {reason}")
         assert found["promises"][0]["judged"] is False
         assert found["promises"][0]["value"] == found["metrics"]["mae"]
+
+    def test_it_is_not_judged_by_a_sample(self, judged: Callable[..., dict[str, Any]]) -> None:
+        truth = 22 + noisy(9)
+        found = gate(judged(truth, truth + noisy(5, seed=1), train=truth), "promise")
+        assert found["passed"] is None
+        assert found["reason"].endswith(": the data are a sample, 200 of 404 train examples")
 
     def test_one_on_the_folds_takes_the_mean_of_the_folds(self, judged: Callable[..., dict[str, Any]]) -> None:
         truth = 22 + noisy(9)

@@ -87,7 +87,8 @@ class TestMistakes:
             ({"overrides": {"train.early_stopping.patience": 3}}, "nothing is held out: set validation_split above 0"),
             (
                 {"overrides": {"export.formats": ["onix"]}},
-                "export.formats.0: input should be 'saved_model' or 'tflite'",
+                "export.formats.0: input should be 'saved_model', 'tflite', 'tflite_dynamic', 'tflite_float16', "
+                "'tflite_int8' or 'onnx'",
             ),
             ({"overrides": {"": 8}}, "there is no setting ``"),
         ],

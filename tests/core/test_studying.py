@@ -12,12 +12,15 @@ import numpy as np
 import pytest
 
 from headrace import projects, running, studying
-from headrace.artifacts import Artifact
+from headrace.artifacts import Artifact, write_json
 from headrace.chain import Stages, standard, studied
 from headrace.errors import ConfigError, Diverged, StageFailed
-from headrace.jobs import resolve
+from headrace.jobs import Job, resolve
+from headrace.measuring.tasks import Measures, of
+from headrace.measuring.words import numbers
 from headrace.running import fan_out_summary
-from headrace.spec import Study
+from headrace.spec import Feature, Study
+from headrace.stages import Room, stage
 from headrace.studying import Measured, clearly_better, difference, ranked
 from tests.core.pretending import pretending, write_workload
 
@@ -220,6 +223,56 @@ class TestRuns:
         assert (record["state"], record["verdict"], record["cell"]) == ("completed", "pass", "widths")
         assert record["report"].endswith("study.html")
         assert [gate["passed"] for gate in record["gates"]] == [True, True]
+
+
+@stage(settings=("model",), facts=lambda job: {"seed": job.seed})
+def evaluate(
+    job: Job, room: Room, records: Artifact, model: Artifact, *, cross_validation: Artifact | None = None
+) -> None:
+    """Answers of one of three classes, or of two: the wider the model, the more of them are right."""
+    random = np.random.default_rng(0)
+    kinds = random.integers(0, 3, 300)
+    noise = random.gamma(1, 2.0 / job.settings.model["units"], (300, 3))
+    shares = np.eye(3)[kinds] + noise
+    shares /= shares.sum(axis=1, keepdims=True)
+    number = Feature(role="target", dtype="int64")
+    several = isinstance(job.task, dict)
+    names = {"kind": "multiclass", "y": "binary"} if several else {"y": job.task}
+    measures = Measures({name: of(task, number) for name, task in names.items()})
+    truths = {name: kinds if task == "multiclass" else kinds > 0 for name, task in names.items()}
+    answers = {name: shares if task == "multiclass" else 1 - shares[:, :1] for name, task in names.items()}
+    facts = measures.facts(truths, answers)
+    np.savez(room.output / "facts.npz", **facts)
+    outputs = {name: {"task": task, "target": number.model_dump(mode="json")} for name, task in names.items()}
+    metrics = numbers(measures.measure(facts))
+    write_json(room.output / "evaluation.json", {"outputs": outputs, "metrics": metrics, "gates": []})
+
+
+class TestClasses:
+    @pytest.mark.parametrize(
+        ("task", "metric", "mode"),
+        [
+            ("binary", "accuracy", "max"),
+            ("multiclass", "accuracy", "max"),
+            ({"kind": "multiclass", "y": "binary"}, "kind_accuracy", "max"),
+        ],
+    )
+    def test_are_ranked_by_accuracy_the_largest_first(
+        self, pretended: Stages, edit: Any, task: Any, metric: str, mode: str
+    ) -> None:
+        edit('task="regression"', f"task={task!r}")
+        found, _ = study("widths", replace(pretended, evaluate=evaluate))
+        assert (found["metric"], found["mode"], found["best"]) == (metric, mode, "units 8")
+        assert [cell["rank"] for cell in found["cells"]] == [1, 2, 3]
+        assert found["findings"][0]["reason"].startswith(f"{metric} of units 8 is")
+        low, high = found["cells"][0]["interval"]
+        assert low < found["cells"][0]["value"] < high
+
+    def test_can_be_ranked_by_another_metric_of_another_output(self, pretended: Stages, edit: Any) -> None:
+        edit('task="regression"', 'task={"kind": "multiclass", "y": "binary"}')
+        edit('axes={"model.units": (2, 4, 8)},', 'axes={"model.units": (2, 4, 8)}, metric="y_log_loss",')
+        found, _ = study("widths", replace(pretended, evaluate=evaluate))
+        assert (found["metric"], found["mode"], found["best"]) == ("y_log_loss", "min", "units 8")
 
 
 class TestFindings:

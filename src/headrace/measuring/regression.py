@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
+from headrace.measuring import showing
 from headrace.measuring.resampling import Array
 from headrace.measuring.tasks import Facts, Naive, Task, constant, mean
 
@@ -19,6 +20,8 @@ class Regression(Task):
 
     primary: ClassVar[str] = "mae"
     larger_is_better: ClassVar[frozenset[str]] = frozenset({"r2"})
+    means: ClassVar[frozenset[str]] = frozenset({"mae", "mse"})
+    learned_as: ClassVar[Literal["numbers", "classes", "labels"] | None] = "numbers"
 
     @property
     def expected(self) -> str:
@@ -30,10 +33,11 @@ class Regression(Task):
         return _squeezed(shape) == _squeezed(self.target.shape)
 
     def facts(self, truth: Array, answers: Array) -> Facts:
-        """Truth (examples, size); absolute and squared error, their means over the positions of a vector."""
+        """Truth and answer (examples, size); absolute and squared error, their means over the positions of a vector."""
         given, true = _rows(answers), _rows(truth)
         return {
             "truth": true,
+            "answer": given,
             "absolute": np.abs(given - true).mean(axis=1),
             "squared": np.square(given - true).mean(axis=1),
         }
@@ -57,6 +61,12 @@ class Regression(Task):
         """Always the mean, or the median, of the training targets."""
         exact = learned.astype(np.float64)
         return {"mean": constant(exact.mean(axis=0)), "median": constant(np.median(exact, axis=0))}
+
+    def about(self, facts: Facts) -> Mapping[str, Any]:
+        """How far off answers are, and the worst of them."""
+        error = facts["absolute"]
+        true, given = (rows[:, 0] if rows.shape[1] == 1 else rows for rows in (facts["truth"], facts["answer"]))
+        return {"worst": showing.worst(error, true, given, None), "said": showing.of_numbers(error)}
 
 
 def _squeezed(shape: tuple[int | None, ...]) -> tuple[int | None, ...]:

@@ -16,11 +16,20 @@ TITLES = {
     "f1": "F1",
     "brier": "Brier score",
     "top_5_accuracy": "top-5 accuracy",
+    "mean_iou": "mean IoU",
+    "bleu": "BLEU",
+    "chrf": "chrF",
 }
 
 
 def title(metric: str) -> str:
-    """The name of a metric for people: "MAE", "R²", "priority MAE"."""
+    """The name of a metric for people: "MAE", "R²", "priority MAE", "IoU of cat", "MAE at step 3"."""
+    whole, step, number = metric.rpartition("_step_")
+    if step and number.isdigit():
+        return f"{title(whole)} at step {number}"
+    whole, of, name = metric.partition("iou_")
+    if of and whole[-1:] in ("", "_"):
+        return f"{whole.replace('_', ' ')}IoU of {name.replace('_', ' ')}"
     for name, words in TITLES.items():
         if metric == name:
             return words
