@@ -26,10 +26,12 @@ from prefect.utilities.annotations import opaque
 
 from headrace.artifacts import Artifact
 from headrace.chain import Call
+from headrace.cli.shared import number
 from headrace.console import Advance, lines, shown_by
 from headrace.errors import EXIT_VERDICT, HeadraceError, StageFailed, Unavailable
 from headrace.jobs import Job
-from headrace.running import Summary
+from headrace.running import Summary, refused
+from headrace.verdicts import judge
 from tasks import server
 
 if TYPE_CHECKING:
@@ -148,13 +150,17 @@ class Rejected(HeadraceError):
 
 
 def concluded(summary: Summary) -> Any:
-    """The state in which a flow run ends: *Completed*, or *Rejected* (a failure) with the reasons of the verdict."""
+    """The state in which a flow run ends: *Completed*, or *Rejected* (a failure) with the reasons of the verdict.
+
+    Which verdicts make a failure of a run is the policy of the variant (`Publish.on_fail`, `Publish.on_not_judged`).
+    """
     verdict = summary["verdict"]
-    if verdict != "fail":
-        metrics = ", ".join(f"{name} {value:.4g}" for name, value in summary["metrics"].items())
-        return Completed(message=f"verdict: {verdict} ({metrics})", data=summary)
-    reasons = "; ".join(f"{gate['gate']}: {gate['reason']}" for gate in summary["gates"] if gate["passed"] is False)
-    rejected = Rejected(f"The verdict is fail: {reasons}")
+    reasons = judge(summary["gates"])[1]
+    if not refused(summary):
+        figures = [f"{name} {number(value)}" for name, value in summary["metrics"].items()]
+        figures += [reasons] if reasons else []
+        return Completed(message=f"verdict: {verdict} ({', '.join(figures)})", data=summary)
+    rejected = Rejected(f"The verdict is {verdict}: {reasons}")
     rejected.summary = summary
     return Failed(name="Rejected", message=rejected.problem, data=rejected)
 

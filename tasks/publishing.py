@@ -5,16 +5,15 @@ from __future__ import annotations
 from headrace.artifacts import Artifact
 from headrace.jobs import Job
 from headrace.publishing import publish as stage
+from headrace.verdicts import in_words
 from tasks import showing
 from tasks.policies import HOUR, as_task
-
-WORDS = {True: "passed", False: "**failed**", None: "not judged"}
 
 
 def verdict(job: Job, publication: Artifact) -> None:
     """The verdict with the result of every gate."""
     facts = publication.json("publication.json")
-    gates = [{"gate": g["gate"], "result": WORDS[g["passed"]], "because": g["reason"]} for g in facts["gates"]]
+    gates = [{"gate": g["gate"], "result": in_words(g), "because": g["reason"]} for g in facts["gates"]]
     version = f"Version {facts['version']} of {facts['line']}" if facts["version"] else "Nothing published"
     blessed = ", blessed" if facts["blessed"] else ""
     text = f"## Verdict: {facts['verdict']}\n\n{showing.grid(gates)}\n\n{version}{blessed}: {facts['reason']}"

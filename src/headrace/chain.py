@@ -106,7 +106,7 @@ def standard(job: Job, stages: Stages) -> list[Artifact]:
     made += before
     evaluation = stages.evaluate(job, records, model, cross_validation=chosen)
     bundle = stages.export(job, raw, records, model)
-    publication = stages.publish(job, raw, records, evaluation, bundle)
+    publication = stages.publish(job, raw, records, evaluation, bundle, model=model)
     drift = stages.monitor(job, raw, records, bundle)
     made += [model, evaluation, bundle, publication, drift]
     return [*made, stages.report(job, made)]

@@ -11,10 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from headrace import overview
 from headrace.artifacts import Artifact, home, read_json, system_errors, write_json
 from headrace.chain import Order, Stages, standard
 from headrace.errors import EXIT_OK, EXIT_VERDICT, HeadraceError
 from headrace.jobs import Job
+from headrace.spec import Publish
 
 Summary = dict[str, Any]
 """What a run came to, as one JSON object: the same for people's tools, Prefect and `--json`."""
@@ -72,12 +74,16 @@ def execute(
         # A disk that failed the stage can't keep the record either; the error itself is what matters.
         with contextlib.suppress(OSError):
             write_json(folder / "run.json", record)
+            overview.keep_up()
         raise
     record |= (told or summary)(made)
     record["state"] = "completed"
     record["seconds"] = round(time.time() - started, 2)
     with system_errors(f"finishing a run in {home()}"):
         write_json(folder / "run.json", record)
+    # A run that made nothing anew has nothing to tell, and answers at once.
+    if any(artifact.state == "run" for artifact in made):
+        overview.keep_up()
     return record
 
 
@@ -90,6 +96,7 @@ def summary(made: list[Artifact]) -> Summary:
         "data": at["preprocess"].json("info.json")["data"],
         "verdict": publication["verdict"],
         "gates": publication["gates"],
+        "waivers": publication.get("waivers", []),
         "metrics": evaluation["metrics"],
         "version": publication["version"],
         **_listed(made),
@@ -139,9 +146,16 @@ def _listed(made: list[Artifact]) -> Summary:
     }
 
 
+def refused(record: Summary) -> bool:
+    """Whether the verdict makes a failure of a run in which everything else went well (`Publish.on_fail` …)."""
+    policy = Publish.model_validate((record.get("settings") or {}).get("publish") or {})
+    follows = {"fail": policy.on_fail, "not judged": policy.on_not_judged}
+    return follows.get(record["verdict"]) == "fail"
+
+
 def exit_code(record: Summary) -> int:
-    """0 if the verdict is good or nothing was judged, 1 if it is *fail*."""
-    return EXIT_VERDICT if record["verdict"] == "fail" else EXIT_OK
+    """1 if the verdict makes a failure of the run, else 0."""
+    return EXIT_VERDICT if refused(record) else EXIT_OK
 
 
 # ------------------------------------------------------------------------------------------------ dead runs

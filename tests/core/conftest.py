@@ -298,7 +298,16 @@ def export(job: Job, room: Room, raw: Artifact, records: Artifact, model: Artifa
 
 
 @stage()
-def publish(job: Job, room: Room, raw: Artifact, records: Artifact, evaluation: Artifact, bundle: Artifact) -> None:
+def publish(
+    job: Job,
+    room: Room,
+    raw: Artifact,
+    records: Artifact,
+    evaluation: Artifact,
+    bundle: Artifact,
+    *,
+    model: Artifact | None = None,
+) -> None:
     gates = [*evaluation.json("evaluation.json")["gates"], bundle.json("parity.json")["gate"]]
     found = {
         "verdict": "pass",

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,12 @@ import pytest
 
 from headrace import exporting, publishing, registry
 from headrace.artifacts import Artifact
-from headrace.jobs import Job
-from headrace.publishing import judge, line_of, publish
+from headrace.errors import ConfigError
+from headrace.jobs import Job, resolve
+from headrace.publishing import line_of, publish
 from headrace.records.inputs import arrays, read_info
+from headrace.spec import Publish, Waiver, Waivers
+from headrace.verdicts import GATES, in_words, judge, settled, waivers
 from tests.core.making import artifact, trained, twin
 
 Factory = Callable[..., Job]
@@ -43,7 +48,19 @@ class Line:
             "intervals": {"mae": [2.1, 2.9]},
             "baselines": {"mean": {"mae": 6.5}},
             "gates": list(given),
+            "slices": [
+                {
+                    "by": "ZN",
+                    "slice": "lower half",
+                    "examples": 5,
+                    "metrics": {"mae": 2.9},
+                    "intervals": {"mae": [2.0, 4.0]},
+                    "small": False,
+                    "worse": True,
+                }
+            ],
         }
+        np.savez(folder / "facts.npz", **{"price/absolute": np.zeros(102)})
         return artifact(folder, "evaluate", evaluation=measured)
 
     def bundle(self, noise: float = 1.0, parity: dict[str, Any] = PARITY, output: str = "price") -> Artifact:
@@ -56,7 +73,8 @@ class Line:
         if output != "price":
             renamed(folder / "saved_model", output)
         described = {"formats": ["keras", "saved_model"], "gate": parity, "noise": noise, "output": output}
-        return artifact(folder, "export", bundle=described, parity={"gate": parity})
+        formats = {"tflite_int8": {"problem": "an operation is missing"}}
+        return artifact(folder, "export", bundle=described, parity={"gate": parity, "formats": formats})
 
     def publish(self, bundle: Artifact, *gates: dict[str, Any]) -> dict[str, Any]:
         made = publish(self.job, self.raw, self.records, self.evaluation(*gates), bundle)
@@ -96,6 +114,12 @@ def renamed(path: Path, output: str) -> None:
     tf.saved_model.save(loaded, str(path), signatures={"serving_default": loaded.again})
 
 
+def job_with(job: Job, **policy: Any) -> Job:
+    """The job with another policy of publishing."""
+    settings = job.settings.model_copy(update={"publish": Publish.model_validate(policy)})
+    return job.model_copy(update={"settings": settings})
+
+
 def gate(publication: dict[str, Any], name: str) -> dict[str, Any]:
     return next(entry for entry in publication["gates"] if entry["gate"] == name)
 
@@ -118,6 +142,47 @@ class TestVerdict:
     )
     def test_one_failure_fails_and_one_success_passes(self, gates: list[bool | None], verdict: str) -> None:
         assert judge([{"gate": "g", "passed": passed, "reason": "r"} for passed in gates])[0] == verdict
+
+    def test_the_parity_alone_says_nothing_of_quality(self) -> None:
+        gates = [{"gate": "parity", "passed": True, "reason": "r"}, {"gate": "baseline", "passed": None, "reason": "r"}]
+        assert judge(gates) == ("pass", "nothing but the parity could be judged")
+
+    def test_there_are_five_gates_in_one_order(self) -> None:
+        given = [PARITY, *({"gate": name, "passed": None, "reason": "r"} for name in ("blessed", "baseline"))]
+        assert [gate["gate"] for gate in settled(given, Publish())] == list(GATES)
+        assert settled(given, Publish())[0] == {"gate": "promise", "passed": None, "reason": "nothing is promised"}
+
+    def test_a_gate_that_is_required_fails_if_it_can_not_be_judged(self) -> None:
+        gates = settled([PARITY], Publish(require=("promise", "blessed")))
+        assert gates[0]["passed"] is False
+        assert judge(gates) == ("fail", "promise: not judged, and required: nothing is promised")
+
+    def test_a_waiver_lets_a_gate_fail_and_hides_nothing(self) -> None:
+        policy = Publish(
+            waivers=Waivers(promise=Waiver(by="Ada", reason="known"), blessed=Waiver(by="Ada", reason="x"))
+        )
+        gates = settled([{"gate": "promise", "passed": False, "reason": "MAE 9"}, PARITY], policy)
+        assert gates[0]["passed"] is False
+        assert gates[0]["reason"] == "MAE 9"
+        assert in_words(gates[0]) == "FAILED, waived by Ada: known"
+        assert judge(gates) == ("pass", "promise failed, waived by Ada: known")
+        needed, other = waivers(gates, policy)
+        assert needed == {"gate": "promise", "by": "Ada", "reason": "known", "needed": True, "failed": ["MAE 9"]}
+        assert (other["gate"], other["needed"], other["failed"]) == ("blessed", False, [])
+
+    def test_a_waiver_of_one_gate_does_not_cover_another(self) -> None:
+        policy = Publish(waivers=Waivers(promise=Waiver(by="Ada", reason="known")))
+        failed = [{"gate": name, "passed": False, "reason": "worse"} for name in ("promise", "baseline")]
+        assert judge(settled(failed, policy)) == ("fail", "baseline: worse")
+
+    @pytest.mark.parametrize("given", [{}, {"by": "Ada"}, {"reason": "known"}, {"by": " ", "reason": "known"}])
+    def test_a_waiver_without_name_and_reason_is_refused(self, given: dict[str, str]) -> None:
+        with pytest.raises(ConfigError, match=r"publish.waivers.promise: a waiver needs a name and a reason"):
+            resolve("house_prices", overrides={"publish.waivers.promise": given})
+
+    def test_parity_can_not_be_waived(self) -> None:
+        with pytest.raises(ConfigError, match=r"`publish.waivers` has no setting `parity`"):
+            resolve("house_prices", overrides={"publish.waivers.parity": {"by": "Ada", "reason": "known"}})
 
     def test_the_reason_names_every_gate_that_fails(self) -> None:
         gates = [{"gate": name, "passed": name == "b", "reason": f"because {name}"} for name in "abc"]
@@ -148,7 +213,7 @@ class TestPublication:
         bundle = line.bundle()
         said = line.publish(bundle)
         assert (said["verdict"], said["line"], said["version"], said["blessed"]) == ("pass", LINE, 1, True)
-        assert [entry["gate"] for entry in said["gates"]] == ["baseline", "parity", "blessed"]
+        assert [entry["gate"] for entry in said["gates"]] == ["promise", "baseline", "blessed", "slices", "parity"]
         assert gate(said, "blessed") == {"gate": "blessed", "passed": None, "reason": "no version is blessed yet"}
         assert registry.blessed(LINE) == 1
         assert f"published {LINE} version 1, blessed (before: none)" in caplog.text
@@ -156,6 +221,38 @@ class TestPublication:
         assert {"saved_model.pb", "variables/variables.index", "assets.extra/model.keras"} <= files
         for name in ("model_card.md", "lineage.json", "evaluation.json", "parity.json", "statistics.json"):
             assert f"assets.extra/{name}" in files
+
+    def test_a_waived_model_is_published_with_the_figures_that_it_failed_by(self, line: Line) -> None:
+        line.publish(line.bundle(noise=0.0))
+        said = {"blessed": {"by": "Ada Lovelace", "reason": "the table | was wrong"}}
+        line.job = job_with(line.job, waivers=said)
+        told = line.publish(line.bundle(noise=4.0))
+        assert (told["verdict"], told["version"], registry.blessed(LINE)) == ("pass", 2, 2)
+        assert "waived by Ada Lovelace" in told["reason"]
+        failed = gate(told, "blessed")
+        assert failed["passed"] is False
+        assert failed["waived"] == said["blessed"]
+        assert told["waivers"][0]["failed"] == [failed["reason"]]
+        shown = registry.show(LINE, 2)
+        assert shown["waivers"] == told["waivers"] == registry.moves(LINE)[-1]["waivers"]
+        assert gate(shown["verdict"], "blessed") == failed
+        card = (registry.folder(LINE, 2) / "assets.extra" / "model_card.md").read_text()
+        assert "| blessed | FAILED, waived by Ada Lovelace: the table \\| was wrong | " + failed["reason"] in card
+        assert "> Ada Lovelace waived the gate `blessed`: the table | was wrong" in card
+
+    def test_a_waiver_lets_no_broken_export_through(self, line: Line) -> None:
+        given = {name: {"by": "Ada", "reason": "known"} for name in ("promise", "baseline", "blessed", "slices")}
+        line.job = job_with(line.job, waivers=given)
+        said = line.publish(line.bundle(parity={**PARITY, "passed": False}))
+        assert (said["verdict"], registry.lines()) == ("fail", [])
+
+    def test_a_person_may_have_the_last_word(self, line: Line) -> None:
+        line.job = job_with(line.job, bless=False)
+        said = line.publish(line.bundle())
+        assert (said["version"], said["blessed"], registry.blessed(LINE)) == (1, False, None)
+        assert said["reason"] == f"published as version 1 of {LINE}, not blessed"
+        registry.bless(LINE, 1)
+        assert np.isfinite(line.answers()).all()
 
     def test_a_failed_gate_changes_nothing_in_the_registry(self, line: Line) -> None:
         line.publish(line.bundle())
@@ -182,8 +279,25 @@ class TestPublication:
         card = (registry.folder(LINE, 1) / "assets.extra" / "model_card.md").read_text()
         assert "Column B encodes the share of Black residents" in card
         assert "The data are made up." in card
+        assert "This was a smoke run: the model is hardly trained." in card
         assert "| MAE | 2.5 | [2.1, 2.9] | 6.5 |" in card
         assert "  - RM: rooms per dwelling, on average" in card
+        assert "- Split `test`: 102 examples" in card
+        assert "| baseline | passed | beats them |" in card
+        assert "| parity | passed | agrees |" in card
+        assert "| ZN | 1 | 5 | 2.9 | [2, 4] | worse |" in card.replace("lower half", "1")
+        assert "tflite_int8 | | | | | | can't be made: an operation is missing |" in " ".join(card.split())
+
+    def test_the_environment_is_kept_with_exact_versions(self, line: Line) -> None:
+        line.publish(line.bundle())
+        lines = (registry.folder(LINE, 1) / "assets.extra" / "environment.txt").read_text().splitlines()
+        assert f"numpy=={np.__version__}" in lines
+        assert lines[0].startswith("# Python 3.")
+
+    def test_what_a_later_version_is_compared_by_is_kept(self, line: Line) -> None:
+        line.publish(line.bundle())
+        files = {path.name for path in (registry.folder(LINE, 1) / "assets.extra").iterdir()}
+        assert {"facts.npz", "bundle.json", "parity.json", "verdict.json", "evaluation.json"} <= files
 
     def test_the_lineage_names_request_data_and_every_stage(self, line: Line) -> None:
         bundle = line.bundle()
@@ -249,6 +363,58 @@ class TestBesideTheBlessed:
         assert not np.array_equal(line.answers(), before)
         registry.rollback(LINE)
         assert np.array_equal(line.answers(), before)
+
+
+ANSWERS = """
+import hashlib, sys
+import tensorflow as tf
+from headrace import registry
+
+line = sys.argv[1]
+loaded = tf.saved_model.load(str(registry.folder(line, registry.blessed(line))))
+features = tf.reshape(tf.linspace(0.0, 400.0, 130), (10, 13))
+answers = loaded.signatures["serving_default"](features=features)["price"].numpy()
+print(registry.blessed(line), hashlib.sha256(answers.tobytes()).hexdigest())
+"""
+
+
+def test_a_process_that_serves_after_a_rollback_gives_the_same_bits_as_one_before(line: Line) -> None:
+    def process(*words: str) -> list[str]:
+        done = subprocess.run([sys.executable, *words], capture_output=True, text=True, check=True)
+        return done.stdout.split()
+
+    line.publish(line.bundle(noise=1.0))
+    before = process("-c", ANSWERS, LINE)
+    line.publish(line.bundle(noise=0.0))
+    process("-m", "headrace", "registry", "rollback", LINE)
+    assert registry.pointed(LINE, "previous") == 2
+    assert process("-c", ANSWERS, LINE) == before
+
+
+class TestTwoAtOnce:
+    """Both were compared with the same older version: the second one must be compared with the first."""
+
+    def test_a_worse_model_is_not_blessed_in_place_of_a_better_one(
+        self, line: Line, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        line.publish(line.bundle(noise=4.0))
+        better, worse = line.bundle(noise=0.0), line.bundle(noise=2.0)
+        told: list[Any] = []
+        judged = publishing._gates
+
+        def slow(*arguments: Any) -> Any:
+            gates = judged(*arguments)
+            if not told:
+                monkeypatch.setattr(publishing, "_gates", judged)
+                told.append(line.publish(better))
+            return gates
+
+        monkeypatch.setattr(publishing, "_gates", slow)
+        said = line.publish(worse)
+        assert (told[0]["version"], told[0]["blessed"], told[0]["against"]) == (2, True, 1)
+        assert (said["verdict"], said["version"], said["against"]) == ("fail", None, 2)
+        assert "of the blessed version 2" in gate(said, "blessed")["reason"]
+        assert (registry.versions(LINE), registry.blessed(LINE)) == ([1, 2], 2)
 
 
 class TestDoingItAgain:

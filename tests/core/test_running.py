@@ -69,6 +69,32 @@ class TestExecute:
     def test_has_an_exit_code_for_each_verdict(self, verdict: str, code: int) -> None:
         assert running.exit_code({"verdict": verdict}) == code
 
+    @pytest.mark.parametrize(
+        ("policy", "verdict", "code"),
+        [
+            ({"on_fail": "go on"}, "fail", 0),
+            ({"on_not_judged": "fail"}, "not judged", 1),
+            ({"on_not_judged": "fail"}, "pass", 0),
+            ({"on_fail": "go on", "on_not_judged": "fail"}, "fail", 0),
+        ],
+    )
+    def test_ends_as_the_policy_of_the_variant_says(self, policy: dict[str, str], verdict: str, code: int) -> None:
+        assert running.exit_code({"verdict": verdict, "settings": {"publish": policy}}) == code
+
+    def test_ends_as_the_policy_of_the_variant_says_in_the_whole(self, stages: Stages) -> None:
+        refused = {"gate": "promise", "passed": False, "reason": "MAE 9"}
+
+        def failing(*inputs: Any, **named: Any) -> Any:
+            made = stages.publish(*inputs, **named)
+            said = made.json("publication.json") | {"verdict": "fail", "gates": [refused], "version": None}
+            write_json(made.path / "publication.json", said)
+            return made
+
+        strict = running.execute(resolve("tiny"), replace(stages, publish=failing))
+        patient = resolve("tiny", overrides={"publish.on_fail": "go on"})
+        assert running.exit_code(strict) == 1
+        assert running.exit_code(running.execute(patient, replace(stages, publish=failing))) == 0
+
 
 class TestDeadRuns:
     def test_are_those_whose_process_is_gone(self, project: Path) -> None:

@@ -273,6 +273,25 @@ def test_a_bad_verdict_rejects_the_model_and_fails_the_flow_run(harness: str) ->
     assert (rejected.exit_code, rejected.summary) == (1, summary("fail"))  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize(
+    ("verdict", "policy", "name"),
+    [
+        ("fail", {"on_fail": "go on"}, "Completed"),
+        ("not judged", {}, "Completed"),
+        ("not judged", {"on_not_judged": "fail"}, "Rejected"),
+    ],
+)
+def test_what_a_verdict_makes_of_a_flow_run_is_policy(
+    harness: str, verdict: str, policy: dict[str, str], name: str
+) -> None:
+    told = summary(verdict) | {"settings": {"publish": policy}}
+
+    state = carried_out(lambda: concluded(told))
+
+    assert state.name == name
+    assert f"verdict: {verdict}" in state.message or f"The verdict is {verdict}" in state.message
+
+
 def test_a_flow_run_is_called_as_the_job(harness: str) -> None:
     names: list[str] = []
 

@@ -2,22 +2,59 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 
 from headrace.artifacts import read_json, system_errors
 from headrace.cli.process import quiet_libraries
-from headrace.cli.shared import application, newest, number, request, request_options, show_json, show_table
+from headrace.cli.shared import Command, application, newest, number, request, request_options, show_json, show_table
+from headrace.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
 
+def waiver_options(command: Command) -> Command:
+    """Add the options by which a person lets gates fail; they become settings, `publish.waivers.GATE`."""
+
+    @functools.wraps(command)
+    def with_waivers(
+        *, waive: Sequence[str], by: str | None, reason: str | None, settings: Sequence[str], **others: Any
+    ) -> Any:
+        return command(settings=(*settings, *_waivers(waive, by, reason)), **others)
+
+    options = (
+        click.option(
+            "--waive", multiple=True, metavar="GATE", help="Let this gate fail; repeatable. Needs --by and --reason."
+        ),
+        click.option("--by", metavar="NAME", help="Who answers for the waiver."),
+        click.option("--reason", metavar="TEXT", help="Why; it is recorded with the figures, and on the model card."),
+    )
+    for option in reversed(options):
+        with_waivers = option(with_waivers)
+    return cast(Command, with_waivers)
+
+
+def _waivers(gates: Sequence[str], by: str | None, reason: str | None) -> list[str]:
+    if not gates and (by or reason):
+        raise ConfigError("--by and --reason say nothing without a gate.", expected="--waive GATE")
+    if "parity" in gates:
+        raise ConfigError(
+            "The gate `parity` can't be waived: what would be served is not the model that was measured.",
+            remedy="leave the format that fails out of export.formats, or set export.tolerance",
+        )
+    said = json.dumps({"by": by or "", "reason": reason or ""}, ensure_ascii=False)
+    return [f"publish.waivers.{gate}={said}" for gate in gates]
+
+
 @click.command()
 @request_options
+@waiver_options
 def plan(workload: str, engine: str, as_json: bool, **options: Any) -> None:
     """Tell what `run` would do, and why.
 
@@ -46,14 +83,16 @@ def plan(workload: str, engine: str, as_json: bool, **options: Any) -> None:
 
 @click.command()
 @request_options
+@waiver_options
 def run(workload: str, engine: str, as_json: bool, **options: Any) -> int:
     """Run a workload from download to report.
 
-    What is already made is skipped.
+    What is already made is skipped. What the gates decide, and what a waiver is: docs/registry.md.
 
     \b
     headrace run house_prices
     headrace run house_prices --variant kfold_100 --seed 3 --set train.epochs=50
+    headrace run house_prices --waive promise --by "Ada Lovelace" --reason "known, see issue 12"
     """
     from headrace import running
 
@@ -104,17 +143,32 @@ def show_summary(summary: dict[str, Any]) -> None:
 
 def show_gates(gates: Sequence[Mapping[str, Any]]) -> None:
     """Each gate with its result and the reason."""
-    words = {True: "passed", False: "FAILED", None: "not judged"}
+    from headrace.verdicts import in_words
+
     if gates:
-        show_table(("gate", "result", "because"), [(g["gate"], words[g["passed"]], g["reason"]) for g in gates])
+        show_table(("gate", "result", "because"), [(g["gate"], in_words(g), g["reason"]) for g in gates])
 
 
 @click.command()
 @click.argument("workload", required=False)
+@click.option("--all", "over_all", is_flag=True, help="The page over all runs, of all workloads.")
 @click.option("--open", "in_browser", is_flag=True, help="Open it in a browser.")
-def report(workload: str | None, in_browser: bool) -> None:
-    """Print the path of the newest run's report."""
-    record = newest(workload, lambda record: Path(record["report"]).is_file())
-    click.echo(record["report"])
+def report(workload: str | None, over_all: bool, in_browser: bool) -> None:
+    """Print the path of the newest run's report.
+
+    \b
+    headrace report house_prices --open
+    headrace report --all --open
+    """
+    from headrace import overview
+
+    if over_all and workload:
+        raise ConfigError("The page over all runs is that of all workloads.", remedy="leave out the workload, or --all")
+    if over_all:
+        with system_errors(f"writing {overview.path()}"):
+            page = overview.refresh()
+    else:
+        page = Path(newest(workload, lambda record: Path(record["report"]).is_file())["report"])
+    click.echo(str(page))
     if in_browser:
-        click.launch(Path(record["report"]).as_uri())
+        click.launch(page.as_uri())

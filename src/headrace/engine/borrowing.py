@@ -107,7 +107,7 @@ def published(origin: str) -> Path:
     workload = about.get("lineage", {}).get("request", {}).get("workload")
     if workload in projects.names():
         projects.load(workload)
-    return registry.folder(line, version) / registry.EXTRA / "model.keras"
+    return registry.held(line, version) / registry.EXTRA / "model.keras"
 
 
 def imagenet(name: str, *, top: bool = False) -> Path:
