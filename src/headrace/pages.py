@@ -22,6 +22,7 @@ VOUCHED = {
     "origin": "the digest that its publisher gives",
     "mirror": "the mirror, in its own list of digests: packed anew, so that the publisher's digest can't match",
     "twin": "nobody: made up by the workload's twin",
+    "workload": "nobody: made by the workload itself, as its data are by definition",
     "user": "the user who gave the file",
     "nobody": "nobody",
 }
@@ -50,7 +51,8 @@ def _environment(folder: Path) -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": number, "size": size, "ticks": ticks}
+    environment.filters |= {"number": number, "percent": percent, "size": size, "ticks": ticks}
+    environment.filters["uri"] = lambda made: picture(made.data, made.suffix)
     return environment
 
 
@@ -74,12 +76,21 @@ def picture(data: bytes, suffix: str) -> str:
 
 
 def number(value: object) -> str:
-    """A number in four digits; other things as they are."""
+    """A number in four digits; several things one after the other; other things as they are."""
     if value is None:
         return "–"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(number, value)) or "none"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
     return str(value)
+
+
+def percent(share: float | None) -> str:
+    """A share in per cent, with as many digits as tell it from nothing and from all."""
+    if share is None:
+        return "–"
+    return f"{100 * share:.0f} %" if share in (0, 1) or 0.1 <= share <= 0.9 else f"{100 * share:.3g} %"
 
 
 def size(count: float | None) -> str:

@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import io
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from headrace import fingerprints, pages
+from headrace import charts, fingerprints, pages
 from headrace.artifacts import MANIFEST, Artifact, read_json
 from headrace.jobs import Job
 from headrace.pages import number
 from headrace.spec import Variant
 from headrace.stages import Room, stage
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
 PICTURE = 150_000
 """Bytes up to which a sheet of samples stands in the report; the page of the data has it in any case."""
-WORST = 10
-"""Test examples in the table of the worst errors."""
+CURVES = 8
+"""Metrics whose curves are drawn."""
+EPOCHS, KEPT = 12, 1_500_000
+"""Epochs whose samples are shown, and the bytes that all of them may take."""
+TEXT = 600
+"""Characters of a sampled text."""
 
 
 @stage(
@@ -37,6 +35,8 @@ WORST = 10
         "data_asked_for": job.data,
         "look": pages.look(),
     },
+    # Examples are read back from their records.
+    tensorflow=True,
 )
 def report(job: Job, room: Room, made: Sequence[Artifact]) -> None:
     """Write `report.html`.
@@ -56,8 +56,11 @@ def render(job: Job, made: Sequence[Artifact]) -> str:
     def contents(node: str, name: str) -> Any:
         return read_json(at[node].path / name) if node in at else None
 
+    from headrace import outcomes
+
     evaluation = contents("evaluate", "evaluation.json")
     publication = contents("publish", "publication.json")
+    parity = contents("export", "parity.json")
     return pages.render(
         "report.html.j2",
         job=job,
@@ -68,27 +71,17 @@ def render(job: Job, made: Sequence[Artifact]) -> str:
         gates=(publication or evaluation or {}).get("gates", []),
         graph=graph(made),
         evaluation=evaluation,
-        target=target_in_words(job, evaluation),
-        figures=_figures(job, at, evaluation, contents("cross_validate", "cross_validation.json")),
-        worst=worst_errors(at["evaluate"]) if "evaluate" in at else [],
+        metrics=outcomes.metrics(evaluation) if evaluation else [],
+        outcomes=outcomes.outcomes(job, at, evaluation) if evaluation else [],
+        slices=outcomes.slices(evaluation) if evaluation else [],
+        training=_training(at, evaluation, contents("cross_validate", "cross_validation.json")),
+        samples=samples(at["train"].path) if "train" in at else [],
+        shown=shown(at["evaluate"].path, evaluation) if evaluation else [],
         **_data(at.get("examine")),
-        parity=contents("export", "parity.json"),
+        formats=formats(parity) if parity else None,
         drift=contents("monitor", "drift.json"),
         lineage=_lineage(job, made, contents("download", "data.json")),
     )
-
-
-# -------------------------------------------------------------------------------------------------- in words
-
-
-def target_in_words(job: Job, evaluation: Mapping[str, Any] | None) -> str:
-    """Name and unit of what is predicted: "MEDV (1,000 dollars)"."""
-    targets = job.origin.named("target")
-    name = next(iter((evaluation or {}).get("outputs", targets)), "")
-    feature = targets.get(name)
-    column = feature.columns[0] if feature and len(feature.columns) == 1 else None
-    unit = column.unit if column else feature.unit if feature else ""
-    return f"{column.name if column else name}{f' ({unit})' if unit else ''}"
 
 
 # ------------------------------------------------------------------------------------------ graph of the run
@@ -219,44 +212,13 @@ def _manifest(artifact: Artifact) -> dict[str, Any]:
     return read_json(artifact.path / MANIFEST) or {}
 
 
-def worst_errors(evaluation: Artifact) -> list[dict[str, float]]:
-    """The test examples that the model gets most wrong: index, truth, prediction, error."""
-    truth, predicted = _predictions(evaluation)
-    if truth is None or truth.shape[1] != 1:
-        return []
-    error = (predicted - truth)[:, 0]
-    return [
-        {"index": int(i), "truth": float(truth[i, 0]), "predicted": float(predicted[i, 0]), "error": float(error[i])}
-        for i in abs(error).argsort(kind="stable")[::-1][:WORST]
-    ]
+# ---------------------------------------------------------------------------------------------- training
 
 
-def _predictions(evaluation: Artifact) -> tuple[Any, Any]:
-    """Truth and prediction, both float64 of shape (examples, size); None and None where there are none."""
-    import numpy as np
-
-    path = evaluation.path / "predictions.npz"
-    if not path.is_file():
-        return None, None
-    with np.load(path, allow_pickle=False) as arrays:
-        names = [next(name for name in arrays.files if name.startswith(side)) for side in ("truth/", "answer/")]
-        return tuple(arrays[name].reshape(len(arrays[name]), -1).astype("float64") for name in names)
-
-
-# -------------------------------------------------------------------------------------------------- charts
-
-# Stand-ins that matplotlib writes into the SVG and the page replaces by its own colours, light or dark.
-INK, FAINT, GRID, MAIN, ACCENT = "#101112", "#202122", "#303132", "#404142", "#505152"
-_VARIABLES = {INK: "--ink", FAINT: "--faint", GRID: "--line", MAIN: "--main", ACCENT: "--accent"}
-
-
-def _figures(
-    job: Job,
-    at: Mapping[str, Artifact],
-    evaluation: Mapping[str, Any] | None,
-    folds: Mapping[str, Any] | None,
+def _training(
+    at: Mapping[str, Artifact], evaluation: Mapping[str, Any] | None, folds: Mapping[str, Any] | None
 ) -> list[dict[str, Any]]:
-    """The charts: title, words below it, and the SVG."""
+    """The curves of the training: title, words below it, and the SVG."""
     found = []
     if folds:
         found.append(
@@ -266,131 +228,121 @@ def _figures(
                     f"Mean over the folds at their last epoch: {number(folds['mean'])}. The smoothed mean is best at "
                     f"epoch {folds['best_epoch']}. {_cut_words(folds['curve'])}"
                 ),
-                "svg": draw_folds(folds),
+                "svg": charts.folds(folds),
             }
         )
     history = read_json(at["train"].path / "history.json") if "train" in at else None
-    if history:
-        wanted = (evaluation or {}).get("primary", "")
-        metric: str = wanted if wanted in history["metrics"] else "loss"
-        stopped = f" Stopped early: {history['stopped']}." if history.get("stopped") else ""
-        found.append(
-            {
-                "title": f"Final fit: {metric} by epoch",
-                "words": f"{history['epochs']} epochs.{stopped} {_cut_words(history['metrics'][metric])}",
-                "svg": draw_history(history["metrics"], metric),
-            }
-        )
-    if "evaluate" in at:
-        truth, predicted = _predictions(at["evaluate"])
-        if truth is not None:
-            words = "Each point is one example of the test split; on the line prediction and truth are equal."
-            svg = draw_predictions(truth, predicted, target_in_words(job, evaluation))
-            found.append({"title": "Predictions and truth", "words": words, "svg": svg})
+    if not history:
+        return found
+    metrics = {name: curve for name, curve in history["metrics"].items() if curve}
+    stopped = f" Stopped early: {history['stopped']}." if history.get("stopped") else ""
+    for place, metric in enumerate(_by_interest(metrics, (evaluation or {}).get("primary", ""))[:CURVES]):
+        said = f"{history['epochs']} epoch{'s' * (history['epochs'] != 1)}.{stopped} " if place == 0 else ""
+        title = f"Final fit: {metric} by epoch" if place == 0 else f"{metric} by epoch"
+        words = said + _cut_words(metrics[metric])
+        found.append({"title": title, "words": words, "svg": charts.history(metrics, metric)})
     return found
 
 
-SKIPPED = 10
-"""Epochs at the beginning that are not drawn if there are many: they would press the rest flat."""
-
-
-def skipped(curve: Sequence[float]) -> int:
-    """How many epochs at the beginning of a curve are not drawn."""
-    return SKIPPED if len(curve) > 4 * SKIPPED else 0
+def _by_interest(metrics: Mapping[str, Sequence[float]], primary: str) -> list[str]:
+    """The metrics to draw: the one that decides, the loss, the others; the learning rate last, if it changes."""
+    rate = "learning_rate"
+    plain = [name for name in metrics if not (name.startswith("val_") and name.removeprefix("val_") in metrics)]
+    order = [primary, "loss", *(name for name in plain if name != rate)]
+    order += [rate] if len(set(metrics.get(rate, ()))) > 1 else []
+    return [name for name in dict.fromkeys(order) if name in metrics]
 
 
 def _cut_words(curve: Sequence[float]) -> str:
-    return f"The first {skipped(curve)} epochs are not drawn." if skipped(curve) else ""
+    return f"The first {charts.skipped(curve)} epochs are not drawn." if charts.skipped(curve) else ""
 
 
-def draw_folds(folds: Mapping[str, Any]) -> Any:
-    """The curve of each fold, their mean, the smoothed mean and the epoch at which it is best."""
-    skip = skipped(folds["curve"])
-    with canvas(5.6, 3.6) as (figure, axes):
-        for number_, fold in enumerate(folds["folds"]):
-            label = "folds" if number_ == 0 else None
-            draw_line(axes, fold["curve"], skip, color=FAINT, linewidth=0.8, alpha=0.7, label=label)
-        draw_line(axes, folds["curve"], skip, color=MAIN, linewidth=1.6, label="mean of the folds")
-        draw_line(axes, folds["smoothed"], skip, color=ACCENT, linewidth=2.2, label="smoothed")
-        # The smoothed curve comes from far above: it would press the others flat.
-        drawn = [value for fold in folds["folds"] for value in fold["curve"][skip:]]
-        axes.set_ylim(min(drawn) * 0.97, max(drawn) * 1.03)
-        axes.axvline(folds["best_epoch"], color=ACCENT, linestyle=(0, (2, 2)), linewidth=1.4, label="best epoch")
-        axes.set(xlabel="epoch", ylabel=folds["metric"])
-        axes.legend()
-        return to_svg(figure, "folds")
+def samples(model: Path) -> list[dict[str, Any]]:
+    """What the model made while it was trained: name of a sample → pictures and texts by epoch.
+
+    Args:
+        model: Output of `train`, with the journal's `samples/<epoch>-<name>.png` and `.txt`.
+
+    Returns:
+        Names in alphabetical order, each with `EPOCHS` epochs at most, the first and the last among them, within `KEPT`
+        bytes for all of them together.
+    """
+    files = sorted((model / "samples").glob("*-*.*")) if (model / "samples").is_dir() else []
+    named: dict[str, list[tuple[int, Path]]] = {}
+    for path in files:
+        epoch, _, name = path.stem.partition("-")
+        if epoch.isdecimal() and path.suffix in (".png", ".txt"):
+            named.setdefault(name, []).append((int(epoch), path))
+    found = []
+    for name, of_name in sorted(named.items()):
+        shown = _spread(of_name, EPOCHS)
+        # Half as many until they fit: the first and the last one are what a reader compares.
+        while len(shown) > 2 and sum(path.stat().st_size for _, path in shown) > KEPT / len(named):
+            shown = _spread(shown, len(shown) // 2 + 1 if len(shown) > 3 else 2)
+        found.append({"name": name, "epochs": [_sample(epoch, path) for epoch, path in shown]})
+    return found
 
 
-def draw_history(metrics: Mapping[str, Sequence[float]], metric: str) -> Any:
-    """The curve of one metric in training, and in validation if it was watched."""
-    skip = skipped(metrics[metric])
-    with canvas(5.6, 3.6) as (figure, axes):
-        draw_line(axes, metrics[metric], skip, color=MAIN, linewidth=1.8, label="training")
-        if f"val_{metric}" in metrics:
-            draw_line(axes, metrics[f"val_{metric}"], skip, color=ACCENT, linewidth=1.8, label="validation")
-            axes.legend()
-        axes.set(xlabel="epoch", ylabel=metric)
-        return to_svg(figure, "history")
+def shown(folder: Path, evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What a workload that measures by itself gave people to look at: names, with a picture or a text each."""
+    found, room = [], KEPT
+    for one in evaluation.get("samples") or ():
+        path = folder / one["file"]
+        room -= path.stat().st_size if path.is_file() else room
+        if room > 0:
+            found.append({"name": one["name"], **_sample(0, path)})
+    return found
 
 
-def draw_predictions(truth: Any, predicted: Any, target: str) -> Any:
-    """Predictions against truth, both (examples, size)."""
-    low, high = min(truth.min(), predicted.min()), max(truth.max(), predicted.max())
-    with canvas(5.6, 4.8) as (figure, axes):
-        axes.plot([low, high], [low, high], color=FAINT, linewidth=1, linestyle="--")
-        # Thousands of points would make the file heavy: those beyond are drawn as one picture inside of the SVG.
-        dense = truth.size > 3000
-        axes.scatter(truth, predicted, s=14, color=MAIN, alpha=0.6, linewidths=0, rasterized=dense)
-        axes.set(xlabel=f"truth: {target}", ylabel="prediction", aspect="equal")
-        return to_svg(figure, "predictions")
+def _spread(found: list[tuple[int, Path]], count: int) -> list[tuple[int, Path]]:
+    """At most so many of them, evenly spread from the first to the last."""
+    if len(found) <= count:
+        return found
+    return [found[round(place * (len(found) - 1) / (count - 1))] for place in range(count)]
 
 
-@contextmanager
-def canvas(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
-    """A figure of this many inches, drawn without pyplot and its global figures."""
-    import matplotlib
-    from matplotlib.figure import Figure
-
-    look = {
-        "axes.edgecolor": GRID,
-        "axes.labelcolor": INK,
-        "axes.spines.right": False,
-        "axes.spines.top": False,
-        "axes.grid": True,
-        "grid.color": GRID,
-        "grid.linewidth": 0.6,
-        "font.size": 9,
-        "legend.frameon": False,
-        "text.color": INK,
-        "xtick.color": FAINT,
-        "ytick.color": FAINT,
-        # Text stays text, in the reader's own fonts.
-        "svg.fonttype": "none",
-    }
-    with matplotlib.rc_context(look):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        yield figure, figure.add_subplot()
+def _sample(epoch: int, path: Path) -> dict[str, Any]:
+    if path.suffix == ".txt":
+        text = path.read_text(errors="replace")
+        return {"epoch": epoch, "text": text[:TEXT] + ("…" if len(text) > TEXT else ""), "uri": None}
+    return {"epoch": epoch, "text": None, "uri": pages.picture(path.read_bytes(), path.suffix)}
 
 
-def draw_line(axes: Axes, curve: Sequence[float], skip: int, **style: Any) -> None:
-    """Draw a curve over its epochs, without those at the beginning."""
-    axes.plot(range(skip + 1, len(curve) + 1), curve[skip:], **style)
+# ----------------------------------------------------------------------------------------------- formats
+
+MEASURED = {
+    "max_difference": ("largest difference", number),
+    "relative_difference": ("relative", number),
+    "mean_difference": ("mean difference", number),
+    "agreement": ("same answers", pages.percent),
+    "metric": ("metric", number),
+    "metric_difference": ("metric lost", number),
+    "bytes": ("size", pages.size),
+    "zipped_bytes": ("zipped", pages.size),
+    "peak_bytes": ("memory", pages.size),
+    "milliseconds_loading": ("ms to load", number),
+    "milliseconds": ("ms for one", number),
+    "milliseconds_p95": ("95 % within ms", number),
+    "milliseconds_together": ("ms for all at once", number),
+}
+"""What may be known of an exported format: key → heading, and how it is written."""
 
 
-def to_svg(figure: Figure, name: str) -> Any:
-    """The figure as SVG to stand in a page, safe to insert: matplotlib escapes all text."""
-    import matplotlib
-    from markupsafe import Markup
+def formats(parity: Mapping[str, Any]) -> dict[str, Any]:
+    """The table of the exported formats: the columns of which anything is known, and a row for each format."""
+    found = parity["formats"]
 
-    buffer = io.StringIO()
-    # The salt makes ids equal from run to run, and different from those of other figures on the page.
-    with matplotlib.rc_context({"svg.hashsalt": name}):
-        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-    text = buffer.getvalue()
-    text = re.sub(r"<metadata>.*?</metadata>\s*|<style.*?</style>\s*", "", text[text.index("<svg") :], flags=re.DOTALL)
-    for stand_in, variable in _VARIABLES.items():
-        text = text.replace(stand_in, f"var({variable})")
-    # Only the picture's proportions count, the page gives it its width.
-    opening = rf'<svg viewBox="\1" role="img" aria-label="{name}">'
-    text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', opening, text, count=1)
-    return Markup(text)
+    def there(one: Mapping[str, Any], key: str) -> bool:
+        return isinstance(one.get(key), int | float)
+
+    known = {key: how for key, how in MEASURED.items() if any(there(one, key) for one in found.values())}
+    rows = [
+        {
+            "name": name,
+            "passed": one.get("passed"),
+            "problem": one.get("problem") or "",
+            "cells": [written(one[key]) if there(one, key) else "–" for key, (_, written) in known.items()],
+        }
+        for name, one in found.items()
+    ]
+    return {"columns": [heading for heading, _ in known.values()], "rows": rows}

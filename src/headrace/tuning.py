@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from headrace import pages, projects
+from headrace import charts, pages, projects
 from headrace.artifacts import Artifact, write_json
 from headrace.errors import ConfigError, StageFailed, SystemTrouble, nearest, unknown
 from headrace.jobs import Job, resolve
@@ -450,11 +450,19 @@ def _page(job: Job, found: Mapping[str, Any]) -> str:
         "rows": rows,
         "marked": [],
     }
+    judged = [trial for trial in found["trials"] if trial["value"] is not None]
+    done = [(trial["trial"], trial["value"]) for trial in judged]
+    columns = {path: [trial["values"][path] for trial in judged] for path in paths}
+    columns[objective] = [value for _, value in done]
     figures = [
-        {"title": "Best so far", "svg": draw_progress(found), "words": "Each point is a trial."},
+        {
+            "title": "Best so far",
+            "svg": charts.progress(done, objective, found["mode"]),
+            "words": "Each point is a trial.",
+        },
         {
             "title": "Settings and objective",
-            "svg": draw_parallel(found),
+            "svg": charts.parallel(columns, found["mode"]),
             "words": "Each line is a trial, from its settings to its objective; the darker, the better.",
         },
     ]
@@ -474,53 +482,3 @@ def _page(job: Job, found: Mapping[str, Any]) -> str:
 def gates(found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The gates of the best settings' model."""
     return next((list(one["gates"]) for one in found["finalists"] if one["gates"]), [])
-
-
-def draw_progress(found: Mapping[str, Any]) -> Any:
-    """The objective of each trial, and the best one so far."""
-    from headrace.reporting import ACCENT, MAIN, canvas, to_svg
-
-    done = [(trial["trial"], trial["value"]) for trial in found["trials"] if trial["value"] is not None]
-    better = min if found["mode"] == "min" else max
-    best = [better(value for _, value in done[: count + 1]) for count in range(len(done))]
-    with canvas(5.6, 3.6) as (figure, axes):
-        axes.plot([number for number, _ in done], [value for _, value in done], "o", color=MAIN, markersize=4)
-        axes.step([number for number, _ in done], best, where="post", color=ACCENT, linewidth=1.8)
-        axes.set(xlabel="trial", ylabel=found["objective"])
-        return to_svg(figure, "progress")
-
-
-def draw_parallel(found: Mapping[str, Any]) -> Any:
-    """Parallel coordinates: an upright axis for each setting and one for the objective."""
-    import numpy as np
-
-    from headrace.reporting import FAINT, MAIN, canvas, to_svg
-
-    done = [trial for trial in found["trials"] if trial["value"] is not None]
-    paths = list(found["space"])
-    columns = [[trial["values"][path] for trial in done] for path in paths] + [[trial["value"] for trial in done]]
-    with canvas(5.6, 3.6) as (figure, axes):
-        heights = []
-        for place, values in enumerate(columns):
-            numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
-            ticks = sorted(set(values)) if numeric else list(dict.fromkeys(map(str, values)))
-            if numeric:
-                low, high = min(values), max(values)
-                scaled = [(value - low) / (high - low) if high > low else 0.5 for value in values]
-                ticks = [low, high] if len(ticks) > 5 else ticks
-                marks = [(value - low) / (high - low) if high > low else 0.5 for value in ticks]
-            else:
-                marks = list(np.linspace(0, 1, len(ticks))) if len(ticks) > 1 else [0.5]
-                scaled = [marks[ticks.index(str(value))] for value in values]
-            heights.append(scaled)
-            axes.axvline(place, color=FAINT, linewidth=0.8)
-            for tick, mark in zip(ticks, marks, strict=True):
-                axes.annotate(pages.number(tick), (place, mark), xytext=(3, 0), textcoords="offset points", fontsize=7)
-        ranks = np.argsort(np.argsort([trial["value"] for trial in done]))
-        quality = 1 - ranks / max(len(done) - 1, 1) if found["mode"] == "min" else ranks / max(len(done) - 1, 1)
-        for line, good in zip(zip(*heights, strict=True), quality, strict=True):
-            axes.plot(range(len(columns)), line, color=MAIN, alpha=0.15 + 0.85 * float(good), linewidth=1.3)
-        axes.set_xticks(range(len(columns)), [path.rpartition(".")[2] for path in paths] + [found["objective"]])
-        axes.set_yticks([])
-        axes.grid(visible=False)
-        return to_svg(figure, "parallel")

@@ -9,7 +9,16 @@ from headrace import pages
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(None, "–"), (2.46422, "2.464"), (1e-7, "1e-07"), (123456.7, "123,457"), (3, "3"), ("a", "a")],
+    [
+        (None, "–"),
+        (2.46422, "2.464"),
+        (1e-7, "1e-07"),
+        (123456.7, "123,457"),
+        (3, "3"),
+        ("a", "a"),
+        ([1, "a"], "1, a"),
+        ([], "none"),
+    ],
 )
 def test_numbers_are_short(value: object, words: str) -> None:
     assert pages.number(value) == words
@@ -20,6 +29,14 @@ def test_numbers_are_short(value: object, words: str) -> None:
 )
 def test_sizes_have_a_unit(count: float | None, words: str) -> None:
     assert pages.size(count) == words
+
+
+@pytest.mark.parametrize(
+    ("share", "words"),
+    [(None, "–"), (0, "0 %"), (1, "100 %"), (0.5, "50 %"), (0.9951, "99.5 %"), (0.00012, "0.012 %")],
+)
+def test_shares_are_told_from_nothing_and_from_all(share: float | None, words: str) -> None:
+    assert pages.percent(share) == words
 
 
 @pytest.mark.parametrize(

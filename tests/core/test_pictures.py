@@ -78,6 +78,13 @@ class TestMasks:
         found = [covered[SIDE - 10, 10].tolist(), covered[SIDE - 10, SIDE - 10].tolist()]
         np.testing.assert_allclose(found, expected, atol=1)
 
+    def test_lie_side_by_side_where_there_are_several(self) -> None:
+        image = np.full((2, 2, 3), 100, np.uint8)
+        found = overlay(image, self.MASK, 1 - self.MASK.clip(0, 1))
+        assert found.size == (3 * SIDE, SIDE)
+        np.testing.assert_array_equal(np.asarray(found)[:, : 2 * SIDE], np.asarray(overlay(image, self.MASK)))
+        assert overlay(image, self.MASK, b"no image").size == (SIDE, SIDE)
+
     def test_stand_for_themselves_where_there_is_no_image(self) -> None:
         assert colours(overlay(None, self.MASK)) >= {COLOURS[0], COLOURS[1]}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
 from headrace import pages, reporting
@@ -19,6 +17,7 @@ from headrace.artifacts import Artifact
 from headrace.chain import Stages, standard
 from headrace.jobs import Job, resolve
 from headrace.reporting import graph, render
+from tests.core import reported
 from tests.core.reading import Page
 
 pytestmark = pytest.mark.usefixtures("project")
@@ -39,12 +38,18 @@ def without(made: list[Artifact], *nodes: str) -> list[Artifact]:
     return [artifact for artifact in made if artifact.node not in nodes]
 
 
+def replaced(made: list[Artifact], others: dict[str, Artifact]) -> list[Artifact]:
+    """The run with other artifacts in the place of its own."""
+    return [others.get(artifact.node, artifact) for artifact in made]
+
+
 def put(artifact: Artifact, name: str, **changes: Any) -> None:
     """Change values in a JSON file of an artifact."""
     (artifact.path / name).write_text(json.dumps({**artifact.json(name), **changes}))
 
 
-SECTIONS = {"gates", "graph", "results", "promises", "figures", "worst", "data", "parity", "drift", "lineage", "files"}
+SECTIONS = {"gates", "graph", "results", "metrics", "promises", "training"}
+SECTIONS |= {"data", "parity", "drift", "lineage", "files"}
 
 
 class TestPage:
@@ -79,6 +84,7 @@ class TestPage:
         text = render(resolve("tiny", variant="folded"), made)
         assert "<script>" not in text
         assert "truth: y (&lt;script&gt;)" in text
+        assert 'aria-label="residuals: y (&lt;script&gt;)"' in text
 
     @pytest.mark.parametrize(
         ("lost", "section"),
@@ -90,15 +96,15 @@ class TestPage:
             (("monitor",), "drift"),
             (("examine",), "data"),
             (("download",), "files"),
-            (("train",), None),
+            (("train",), "training"),
         ],
     )
     def test_leaves_out_what_was_not_made(
         self, job: Job, made: list[Artifact], lost: tuple[str, ...], section: str | None
     ) -> None:
-        page = Page(render(job, without(made, *lost)))
+        page = Page(render(job, without(made, *lost, *(["cross_validate"] if lost == ("train",) else []))))
         assert section not in page.ids
-        assert ("Cross-validation:" in page.text) == ("cross_validate" not in lost)
+        assert ("Cross-validation:" in page.text) == (lost[0] not in ("cross_validate", "train"))
 
     def test_can_be_made_of_nothing(self, job: Job) -> None:
         assert "not judged" in Page(render(job, [])).text
@@ -134,6 +140,7 @@ class TestData:
     def test_are_linked_to_their_own_page(self, job: Job, made: list[Artifact], stages: Stages) -> None:
         report = standard(job, replace(stages, report=reporting.report))[-1].path / "report.html"
         links = [attributes["href"] or "" for tag, attributes in Page(report.read_text()).tags if tag == "a"]
+        links = [link for link in links if not link.startswith("#")]
         assert [(report.parent / link).read_text() for link in links] == ["<title>data</title>"]
 
     def test_come_without_a_picture_that_is_too_large(
@@ -187,34 +194,8 @@ class TestGraph:
         assert (graph([]).boxes, graph([]).width) == ([], 0)
 
 
-class TestWorstErrors:
-    def test_are_sorted_by_size(self, tmp_path: Path) -> None:
-        truth = np.zeros((30, 1), "float32")
-        answers = np.arange(-15, 15, dtype="float32")[:, None]
-        np.savez(tmp_path / "predictions.npz", **{"truth/y": truth, "answer/y": answers})
-        rows = reporting.worst_errors(Artifact(tmp_path, "0", "evaluate"))
-        assert len(rows) == 10
-        assert rows[0] == {"index": 0, "truth": 0.0, "predicted": -15.0, "error": -15.0}
-        assert [abs(row["error"]) for row in rows] == sorted((abs(row["error"]) for row in rows), reverse=True)
-
-    def test_are_none_for_vectors_and_where_nothing_was_predicted(self, tmp_path: Path) -> None:
-        artifact = Artifact(tmp_path, "0", "evaluate")
-        assert reporting.worst_errors(artifact) == []
-        np.savez(tmp_path / "predictions.npz", **{"truth/y": np.zeros((3, 2)), "answer/y": np.zeros((3, 2))})
-        assert reporting.worst_errors(artifact) == []
-
-
-class TestCharts:
-    def test_are_equal_bytes_for_equal_data(self) -> None:
-        metrics = {"loss": [3.0, 2.0, 1.0], "val_loss": [3.5, 2.5, 2.6]}
-        assert reporting.draw_history(metrics, "loss") == reporting.draw_history(metrics, "loss")
-
-    def test_take_their_colours_from_the_page(self) -> None:
-        svg = reporting.draw_history({"loss": [3.0, 2.0], "val_loss": [3.5, 2.5]}, "loss")
-        assert {"var(--main)", "var(--accent)", "var(--ink)", "var(--faint)"} <= set(re.findall(r"var\([a-z-]+\)", svg))
-        assert not re.search(r"#[0-9a-f]{6}\b(?!\))", re.sub(r'(id|href)="[^"]*"|url\([^)]*\)', "", svg))
-
-    def test_leave_out_the_first_epochs_of_many(self, job: Job, made: list[Artifact]) -> None:
+class TestTraining:
+    def test_is_shown_without_the_first_epochs_of_many(self, job: Job, made: list[Artifact]) -> None:
         assert "The first 10 epochs are not drawn" in Page(render(job, made)).text
         short = {"epochs": 3, "metrics": {"loss": [3.0, 2.0, 1.0]}, "stopped": "no progress for 10 epochs"}
         train = next(a for a in made if a.node == "train")
@@ -224,9 +205,82 @@ class TestCharts:
         assert "Final fit: loss by epoch" in page.text
         assert "Stopped early: no progress for 10 epochs." in page.text
 
-    def test_of_many_predictions_stay_small(self) -> None:
-        truth = np.random.default_rng(0).normal(size=(20_000, 1))
-        assert len(reporting.draw_predictions(truth, truth * 0.9, "price")) < 300_000
+    def test_shows_the_metric_that_decides_first_and_a_rate_that_changes_last(
+        self, job: Job, made: list[Artifact]
+    ) -> None:
+        metrics = {"loss": [2.0, 1.0], "mae": [2.0, 1.0], "val_mae": [2.0, 1.5], "learning_rate": [0.1, 0.01]}
+        train = next(a for a in made if a.node == "train")
+        put(train, "history.json", epochs=2, metrics=metrics)
+        page = Page(render(job, without(made, "cross_validate")))
+        charts = [a["aria-label"] for tag, a in page.tags if tag == "svg" and "by epoch" in (a.get("aria-label") or "")]
+        assert charts == ["mae by epoch", "loss by epoch", "learning_rate by epoch"]
+
+
+class TestSamples:
+    def test_are_those_of_some_epochs_from_the_first_to_the_last(self, tmp_path: Path) -> None:
+        image, text = reporting.samples(reported.digits(tmp_path)["train"].path)[::-1]
+        assert (image["name"], text["name"]) == ("an_image", "a_text")
+        epochs = [one["epoch"] for one in image["epochs"]]
+        assert (len(epochs), epochs[0], epochs[-1]) == (12, 1, 30)
+        assert text["epochs"][0]["text"] == "after <1> epochs"
+
+    def test_are_fewer_where_they_would_make_the_page_heavy(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(reporting, "KEPT", 300)
+        found = reporting.samples(reported.digits(tmp_path)["train"].path)
+        assert [one["epoch"] for one in found[1]["epochs"]] == [1, 30]
+
+    def test_are_none_where_none_were_taken(self, tmp_path: Path) -> None:
+        assert reporting.samples(tmp_path) == []
+
+    def test_of_the_finished_model_are_shown(self, job: Job, made: list[Artifact], tmp_path: Path) -> None:
+        others = reported.generated(tmp_path)
+        page = Page(render(job, replaced(made, others)))
+        assert {"shown", "samples"} <= page.ids
+        assert "roses are <red>" in page.text
+
+
+class TestFormats:
+    def test_have_a_column_for_all_that_is_known_of_one(self) -> None:
+        one = {"passed": True, "bytes": 1000, "milliseconds_p95": 0.5, "repeatable": True}
+        other = {"passed": None, "problem": "no counterpart", "bytes": None, "agreement": 0.998}
+        found = reporting.formats({"formats": {"saved_model": one, "tflite_int8": other}})
+        assert found["columns"] == ["same answers", "size", "95 % within ms"]
+        assert [row["cells"] for row in found["rows"]] == [["–", "1.0 KB", "0.5"], ["99.8 %", "–", "–"]]
+
+
+class TestOutputs:
+    @pytest.mark.parametrize("kind", sorted(reported.KINDS))
+    def test_of_each_task_make_a_whole_page(self, job: Job, made: list[Artifact], kind: str, tmp_path: Path) -> None:
+        others = reported.KINDS[kind](tmp_path)
+        text = render(job, replaced(made, others))
+        page = Page(text)
+        assert (page.open, page.loads()) == ([], [])
+        labels = [a["aria-label"] for tag, a in page.tags if tag == "svg" and a.get("class") == "chart"]
+        assert len(set(labels)) == len(labels)
+        assert all("alt" in attributes for tag, attributes in page.tags if tag == "img")
+        for words in ("<left>", "<Haus>", "<others>", "<dollars>", "<0>", "<red>"):
+            assert words not in text
+        ids = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+        assert sorted(set(ids)) == sorted(ids)
+
+    def test_beyond_the_first_have_sections_of_their_own(self, job: Job, made: list[Artifact], tmp_path: Path) -> None:
+        one, other = reported.digits(tmp_path / "one"), reported.points(tmp_path / "other")
+        both = one["evaluate"].json("evaluation.json")
+        both["outputs"] |= other["evaluate"].json("evaluation.json")["outputs"]
+        put(one["evaluate"], "evaluation.json", **both)
+        page = Page(render(job, replaced(made, one)))
+        assert {"output-1", "output-2"} <= page.ids
+        assert page.text.count("Confusions") == 2
+
+
+class TestGates:
+    def test_that_are_waived_say_by_whom_and_why(self, job: Job, made: list[Artifact]) -> None:
+        waived = {"by": "Ada <Lovelace>", "reason": "known"}
+        gate = {"gate": "promise", "passed": False, "reason": "too large", "waived": waived}
+        put(next(a for a in made if a.node == "publish"), "publication.json", gates=[gate])
+        assert "waived by Ada <Lovelace>: known" in Page(render(job, made)).text
 
 
 def test_nothing_heavy_is_loaded_by_the_module_or_the_plan() -> None:

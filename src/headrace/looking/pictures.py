@@ -53,26 +53,32 @@ def tile(value: Array | bytes) -> Image:
     return _fitted(image.convert("RGB"), Image.Resampling.LANCZOS)
 
 
-def overlay(value: Array | bytes | None, mask: Array | bytes) -> Image:
-    """An image beside itself under a mask, whose classes are coloured; the coloured mask alone if there is no image."""
+def overlay(value: Array | bytes | None, *masks: Array | bytes) -> Image:
+    """An image beside itself under each mask, whose classes are coloured; the coloured masks if there is no image."""
     from PIL import Image
 
-    classes = _classes(mask)
-    if classes is None:
+    found = [classes for mask in masks if (classes := _classes(mask)) is not None]
+    if len(found) < len(masks):
         return _crossed_out()
-    colours = np.array([GREY, *COLOURS], np.uint8)
-    numbers = np.where(classes > 0, (classes - 1) % len(COLOURS) + 1, 0)
-    painted = Image.fromarray(colours[numbers])
-    if value is None:
-        return _fitted(painted, Image.Resampling.NEAREST)
-    plain = tile(value)
-    painted = painted.resize(plain.size, Image.Resampling.NEAREST)
-    clear = Image.fromarray((classes == 0).astype(np.uint8) * 255).resize(plain.size, Image.Resampling.NEAREST)
-    covered = Image.composite(plain, Image.blend(plain, painted, 0.55), clear)
-    pair = Image.new("RGB", (2 * plain.width, plain.height), GREY)
-    pair.paste(plain, (0, 0))
-    pair.paste(covered, (plain.width, 0))
-    return pair
+    plain = None if value is None else tile(value)
+    parts = [] if plain is None else [plain]
+    for classes in found:
+        painted = Image.fromarray(np.array([GREY, *COLOURS], np.uint8)[_colours(classes)])
+        if plain is None:
+            parts.append(_fitted(painted, Image.Resampling.NEAREST))
+            continue
+        painted = painted.resize(plain.size, Image.Resampling.NEAREST)
+        clear = Image.fromarray((classes == 0).astype(np.uint8) * 255).resize(plain.size, Image.Resampling.NEAREST)
+        parts.append(Image.composite(plain, Image.blend(plain, painted, 0.55), clear))
+    row = Image.new("RGB", (sum(part.width for part in parts), parts[0].height), GREY)
+    for place, part in enumerate(parts):
+        row.paste(part, (sum(part.width for part in parts[:place]), 0))
+    return row
+
+
+def _colours(classes: Array) -> Array:
+    """The place of each pixel's colour: 0 for what stays clear."""
+    return np.where(classes > 0, (classes - 1) % len(COLOURS) + 1, 0)
 
 
 def _opened(file: bytes) -> Image | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -90,6 +91,76 @@ def _notes(arrays: Arrays, i: int, features: Mapping[str, Feature]) -> str:
     )
 
 
+# ------------------------------------------------------------------------------------------- one by one
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One example by itself, as people can look at it."""
+
+    row: int
+    """Its position in its split, counted from 0."""
+    note: str = ""
+    """What the features for people say of it."""
+    pictures: Sequence[tuple[str, Picture]] = ()
+    texts: Sequence[tuple[str, str]] = ()
+    series: Sequence[tuple[str, Sequence[str]]] = ()
+    """The lines of each, as `headrace.looking.pictures.lines` gives them."""
+    cells: Sequence[tuple[str, str]] = ()
+    """Names and values of numbers and short texts."""
+
+
+def one_by_one(arrays: Arrays, features: Mapping[str, Feature]) -> list[Shown]:
+    """Lay out examples each by itself.
+
+    Args:
+        arrays: The values of some features of the examples, with their positions as `ROW`.
+        features: The features; inputs are shown, notes are named, others are passed over.
+    """
+    inputs = {name: feature for name, feature in features.items() if feature.role == "input" and name in arrays}
+    there = {name: feature for name, feature in features.items() if name in arrays}
+    cells = [name for name, feature in inputs.items() if _fits_a_cell([("", arrays)], name, feature)]
+    found = []
+    for i in range(len(arrays[ROW])):
+        pictures, texts, series = [], [], []
+        for name, feature in inputs.items():
+            if name in cells:
+                continue
+            value = _one(arrays[name], i)
+            if feature.kind == "image":
+                pictures.append((name, sheet([[tile(_picture(value))]], is_small(_picture(value)))))
+            elif feature.kind == "mask":
+                pictures.append((name, sheet([[overlay(None, _picture(value))]], sharp=True)))
+            elif feature.dtype == "string" or feature.kind == "tokens":
+                texts.append((name, _text(value, feature)))
+            elif feature.dtype == "uint8" and len(feature.shape) == 1:
+                texts.append((name, f"{np.count_nonzero(value):,} of {feature.size:,} are set"))
+            else:
+                series.append((name, lines(np.asarray(value))))
+        values = [
+            (label, _in_a_cell(value, inputs[name]))
+            for name in cells
+            for label, value in zip(position_names(name, inputs[name]), _values(arrays, name, i), strict=True)
+        ]
+        found.append(Shown(_row(arrays, i), _notes(arrays, i, there), pictures, texts, series, values))
+    return found
+
+
+def _one(values: Array | Ragged, i: int) -> Any:
+    return values[np.array([i])].values if isinstance(values, Ragged) else values[i]
+
+
+def _picture(value: Any) -> Array | bytes:
+    """Pixels or the bytes of a file, also where the array of a single file was unpacked to an object."""
+    return value if isinstance(value, bytes) else np.asarray(value)
+
+
+def _text(value: Any, feature: Feature) -> str:
+    if feature.dtype == "string":
+        return excerpt(b" | ".join(np.asarray(value, object).reshape(-1).tolist()))
+    return _tokens(np.asarray(value), feature)
+
+
 # ------------------------------------------------------------------------------------------------- images
 
 
@@ -152,11 +223,7 @@ def _of_texts(samples: Samples, name: str, feature: Feature, features: Mapping[s
     for label, arrays in samples:
         values = arrays[name]
         for i in range(min(_several(samples, TEXTS), len(arrays[ROW]))):
-            value = values[np.array([i])].values if isinstance(values, Ragged) else values[i]
-            if feature.dtype == "string":
-                text = excerpt(b" | ".join(np.asarray(value, object).reshape(-1).tolist()))
-            else:
-                text = _tokens(np.asarray(value), feature)
+            text = _text(_one(values, i), feature)
             items.append({"label": label, "row": _row(arrays, i), "text": text, "note": _notes(arrays, i, features)})
     return {"kind": "text", "title": name, "items": items}
 
@@ -169,7 +236,7 @@ def _of_series(samples: Samples, name: str, features: Mapping[str, Feature]) -> 
     for label, arrays in samples:
         values = arrays[name]
         for i in range(min(_several(samples, SERIES), len(arrays[ROW]))):
-            series = values[np.array([i])].values if isinstance(values, Ragged) else values[i]
+            series = _one(values, i)
             items.append(
                 {
                     "label": label,
