@@ -3,36 +3,42 @@
 from __future__ import annotations
 
 import logging
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace import serving_check
-from headrace.artifacts import Artifact, only, read_json, write_json
+from headrace.artifacts import Artifact, only, write_json
+from headrace.bundling import assets, examples, free, graphs, parity, strangers
+from headrace.bundling.compressing import compressed
+from headrace.bundling.examples import EXAMPLES, recorded
 from headrace.errors import StageFailed
 from headrace.jobs import Job
+from headrace.serving_check import cause
 from headrace.spec import Feature
 from headrace.stages import Room, stage
 
 if TYPE_CHECKING:
     import keras
-    import numpy as np
-    import pyarrow as pa
 
+    from headrace.bundling.examples import Arrays
     from headrace.records.inputs import Info
 
-    Arrays = dict[str, np.ndarray[Any, Any]]
+__all__ = ["export", "recorded", "write_saved_model"]
 
 log = logging.getLogger(__name__)
 
-TIMEOUT = 300.0
-"""Seconds after which the check of the formats is given up."""
+FILES = {
+    "saved_model": "saved_model",
+    "tflite": "model.tflite",
+    "tflite_dynamic": "model_dynamic.tflite",
+    "tflite_float16": "model_float16.tflite",
+    "tflite_int8": "model_int8.tflite",
+    "onnx": "model.onnx",
+}
+"""Format → its file or folder in a bundle."""
 
 
 @stage(
@@ -41,241 +47,328 @@ TIMEOUT = 300.0
     versions=("tensorflow", "keras", "ai-edge-litert"),
     # TensorFlow numbers the functions of a graph anew each time; the weights, and the graph as TFLite, are the same.
     volatile=("saved_model/saved_model.pb", "saved_model/fingerprint.pb", "parity.json"),
-    facts=lambda job: {"signature": _signature(job.origin.named("input"))},
+    facts=lambda job: {
+        "signature": _signature(job.origin.named("input")),
+        "task": job.task,
+        "metric": parity.promised(job),
+    },
     tensorflow=True,
 )
 def export(job: Job, room: Room, raw: Artifact, records: Artifact, model: Artifact) -> None:
     """Write the bundle: a SavedModel that takes raw features, what is converted from it, and how well they agree.
 
-    Writes `saved_model/`, `model.keras`, `model.tflite`, `examples.npz` (`input/<name>`: raw test examples,
-    `output/<name>`: the Keras model's answers to their records), `parity.json` (what was measured) and `bundle.json`
-    (signature, formats and the gate, without measured times).
+    Writes `saved_model/` (with names of classes and vocabularies in `assets/`, and requests for TensorFlow Serving to
+    warm up with), `model.keras`, the other formats (`FILES`), `examples.npz` (see `headrace.bundling.examples`),
+    `representative.json` if int8 was asked for, `parity.json` (what was measured) and `bundle.json` (signature,
+    formats, and the gate, without measured times).
 
     The expected answers come from the records that `preprocess` wrote, the others from raw examples through the
     exported graph: agreement means that training and serving prepare their inputs alike.
 
     Args:
-        job: The job; its settings name formats and tolerance.
+        job: The job; its settings name formats and tolerances.
         room: Where to work.
         raw: Output of `download`.
         records: Output of `preprocess`, with the statistics that go into the graph.
         model: Output of `train`.
 
     Raises:
-        StageFailed: Raw data and records don't correspond, or Keras can't load the model.
+        StageFailed: Raw data and records don't correspond, Keras can't load the model, or preprocessing can't be saved.
     """
-    import numpy as np
-
-    from headrace.models import answer, load
-    from headrace.preprocessing import raw_batches
-    from headrace.records.inputs import arrays, read_info
+    from headrace.models import load
+    from headrace.records.inputs import read_info
 
     settings = job.settings.export
-    info = read_info(records.path)
-    prepared = arrays(records.path, "test")
-    examples = recorded(raw_batches(job, raw.path, "test"), job.origin.named("input"), settings.examples)
-    count = len(next(iter(examples.values())))
-    if count != min(settings.examples, info.examples["test"]):
-        raise StageFailed(
-            "The raw test examples are not those of the records.",
-            expected=f"{min(settings.examples, info.examples['test'])} examples",
-            received=f"{count} examples",
-            remedy=f"`read` in pipelines/{job.workload}.py must give the same examples in the same order each time",
-        )
     loaded = load(model)
-    inputs = {name: prepared[name][:count] for name in info.named("input")}
-    expected = {name: values.numpy() for name, values in answer(loaded, inputs, list(info.named("target"))).items()}
-    written: dict[str, Any] = {f"input/{name}": values for name, values in examples.items()}
-    written |= {f"output/{name}": values for name, values in expected.items()}
-    np.savez(room.output / "examples.npz", **written)
+    info = read_info(records.path)
+    drawn = free.info(loaded, info)
+    info, source = (drawn, drawn.named("input")) if drawn else (info, job.origin.named("input"))
+    given, prepared = free.examples(drawn, settings.examples) if drawn else _examples(job, raw, records, info)
+    expected = _expected(job, info, loaded, given, prepared)
+    texts = assets.Texts() if drawn else _assets(job, room, records, info, given, prepared)
+    served = write_saved_model(job, records, info, loaded, room.output / "saved_model", texts.files)
+    assets.write_warm_up(room.output / "saved_model", job.workload, given)
     shutil.copyfile(only(model, "model.keras"), room.output / "model.keras")
     if (model.path / "weights.json").is_file():
         shutil.copyfile(model.path / "weights.json", room.output / "weights.json")
-    write_saved_model(job, records, info, loaded, room.output / "saved_model")
 
     # Whatever was asked for: the registry serves the SavedModel, and the other formats are converted from it.
     formats = list(dict.fromkeys(["saved_model", *settings.formats]))
-    found = _examine(room, formats, expected, settings.tolerance)
-    gate = _gate(found, count, settings.tolerance)
-    write_json(room.output / "parity.json", {"formats": found, "gate": gate})
-    write_json(
-        room.output / "bundle.json",
-        {
-            "signature": {
-                "inputs": _signature(job.origin.named("input")),
-                "outputs": {
-                    name: {"dtype": str(values.dtype), "shape": list(values.shape[1:])}
-                    for name, values in expected.items()
-                },
-            },
-            "formats": ["keras", *(name for name, entry in found.items() if not entry["problem"])],
-            "gate": gate,
-        },
-    )
+    sources = _Sources(job, room, records, info, loaded, served)
+    plans = [sources.plan(name) for name in formats]
+    inputs = {name: prepared[name] for name in info.named("input")}
+    written = examples.packed("raw", given) | examples.packed("output", expected.together)
+    written |= examples.packed("truth", expected.truth)
+    if any(plan.inputs == "prepared" for plan in plans):
+        written |= examples.packed("prepared", inputs)
+    examples.store(room.output / EXAMPLES, written)
+    representative = _representative(job, room, raw, records, info, plans) if "tflite_int8" in formats else None
+    lengths = examples.lengths(source)
+    found = strangers.examined(room, plans, representative, lengths, expected, settings)
+    gate = parity.gate(found, expected, settings)
+    cost = sources.cost(expected, inputs)
+    if cost:
+        gate["reason"] += f"; {cost['reason']}"
+    write_json(room.output / "parity.json", {"formats": found, "gate": gate, "compression": cost})
+    made = [plan for plan in plans if not found[plan.format]["problem"]]
+    classes = {name: list(feature.classes) for name, feature in _targets(job, info).items()}
+    described = {
+        "signature": {"inputs": _signature(served.features), "outputs": _outputs(expected.together)},
+        "prepared": _signature(info.named("input")),
+        "formats": ["keras", *(plan.format for plan in made)],
+        "files": {"keras": "model.keras", **{plan.format: FILES[plan.format] for plan in made}},
+        "inputs": {"keras": _takes("prepared", _KERAS), **{p.format: _takes(p.inputs, p.why, p.batch) for p in made}},
+        "drawn": bool(drawn),
+        "classes": {name: names for name, names in classes.items() if names},
+        "assets": sorted(path.name for path in (room.output / "saved_model" / "assets").glob("*")),
+        "readers": texts.readers,
+        "no_reader": texts.without,
+        "gate": gate,
+    }
+    write_json(room.output / "bundle.json", described)
     log.info("%s", gate["reason"])
 
 
-def recorded(batches: Iterable[pa.RecordBatch], features: Mapping[str, Feature], count: int | None = None) -> Arrays:
-    """The first examples of a split as arrays (examples, *shape); all of them if no count is given."""
-    from headrace.ragged import dense
-    from headrace.readers.batches import whole
+_KERAS = "the model as it was trained, without preprocessing"
 
-    def first() -> Iterator[pa.RecordBatch]:
-        rows = 0
-        for batch in batches:
-            yield batch if count is None else batch.slice(0, count - rows)
-            rows += batch.num_rows
-            if count is not None and rows >= count:
-                return
 
-    return {name: dense(values) for name, values in whole(first(), features).items()}
+def _takes(kind: str, why: str | None, batch: int | None = None) -> dict[str, Any]:
+    return {"kind": kind, "why": why, "batch": batch}
 
 
 def _signature(features: Mapping[str, Feature]) -> dict[str, Any]:
     return {name: {"dtype": feature.dtype, "shape": list(feature.shape)} for name, feature in features.items()}
 
 
-def write_saved_model(job: Job, records: Artifact, info: Info, model: keras.Model, path: Path) -> None:
-    """Write a SavedModel whose `serving_default` takes raw inputs by name, (batch, *shape), and answers by target."""
-    import tensorflow as tf
+def _outputs(answers: Arrays) -> dict[str, Any]:
+    return {name: {"dtype": str(values.dtype), "shape": list(values.shape[1:])} for name, values in answers.items()}
 
-    from headrace.models import answer
-    from headrace.preprocessing import learned_function
 
-    prepare = learned_function(job, records)
-    targets = list(info.named("target"))
-
-    def serve(batch: dict[str, Any]) -> dict[str, Any]:
-        ready = prepare(batch)
-        return answer(model, {name: ready[name] for name in info.named("input")}, targets)
-
-    signature = {
-        name: tf.TensorSpec((None, *feature.shape), tf.as_dtype(feature.dtype), name=name)
-        for name, feature in job.origin.named("input").items()
+def _targets(job: Job, info: Info) -> dict[str, Feature]:
+    """The targets with their classes: those of the source, where records hold them in another form."""
+    raw = job.origin.features
+    return {
+        name: raw[name] if not feature.classes and name in raw else feature
+        for name, feature in info.named("target").items()
     }
-    # Not by `keras.export.ExportArchive`: it stores every weight twice, the second time in an order of chance.
-    module = tf.Module()
-    module.serve = tf.function(serve, input_signature=[signature], autograph=False).get_concrete_function()
-    module.weights = [variable.value for variable in model.variables]
-    own = {id(weight) for weight in module.weights}
-    # What the graph reads besides comes as a set: in an order of its own, so that equal models give equal bytes.
-    module.others = sorted((v for v in module.serve.graph.variables if id(v) not in own), key=lambda v: v.name)
-    tf.saved_model.save(module, str(path), signatures={"serving_default": module.serve})
 
 
-# -------------------------------------------------------------------------------------------------- parity
+# ------------------------------------------------------------------------------------------ what is expected
 
 
-def _examine(room: Room, formats: Sequence[str], expected: Arrays, tolerance: float) -> dict[str, dict[str, Any]]:
-    """Load and ask every format in a fresh process, and compare; a format that was made goes to the output."""
-    # A folder of its own for each attempt: the child of one that was killed may still be writing.
-    folder = Path(tempfile.mkdtemp(prefix="check-", dir=room.scratch))
-    end = _run_child(folder, room.output, formats)
-    findings = read_json(folder / "findings.json") or {}
-    unreached = [name for name in formats if name not in findings]
-    for name in unreached:
-        cause = "" if name == unreached[0] else f"not tried, since {unreached[0]} ended the check: "
-        findings[name] = {"problem": f"{cause}{end}"}
-    found = {}
-    for name in formats:
-        found[name] = {
-            "passed": False,
-            "problem": None,
-            "repeatable": None,
-            "max_difference": None,
-            "relative_difference": None,
-            "mean_difference": None,
-            "bytes": None,
-            "milliseconds": None,
-            **findings[name],
-        }
-        if not found[name]["problem"]:
-            found[name] |= _compared(folder / f"{name}.npz", expected, tolerance)
-    if not found.get("tflite", {"problem": True})["problem"]:
-        shutil.move(folder / "model.tflite", room.output / "model.tflite")
-    shutil.rmtree(folder, ignore_errors=True)
-    return found
+def _examples(job: Job, raw: Artifact, records: Artifact, info: Info) -> tuple[Arrays, Arrays]:
+    """The first test examples: their raw inputs as a server is sent them, and their records."""
+    from headrace.preprocessing import raw_batches
 
-
-def _run_child(folder: Path, output: Path, formats: Sequence[str]) -> str:
-    """Run the check in a fresh interpreter; how it ended, in words that matter if it left something out."""
-    command = [sys.executable, "-I", serving_check.__file__]
-    command += [str(output / "saved_model"), str(output / "examples.npz"), *formats]
-    # The accelerator's memory may be this process's own, and a server's answers must not depend on it.
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
-    try:
-        done = subprocess.run(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=TIMEOUT,
-            check=False,
+    due = min(job.settings.export.examples, info.examples["test"])
+    given = recorded(raw_batches(job, raw.path, "test"), job.origin.named("input"), due)
+    count = len(next(iter(given.values())))
+    if count != due:
+        raise StageFailed(
+            "The raw test examples are not those of the records.",
+            expected=f"{due} examples",
+            received=f"{count} examples",
+            remedy=f"`read` in pipelines/{job.workload}.py must give the same examples in the same order each time",
         )
-    except subprocess.TimeoutExpired:
-        return f"the check did not finish within {TIMEOUT:g} seconds"
-    if not done.returncode:
-        return "the check left it out"
-    how = f"exit code {done.returncode}" if done.returncode > 0 else signal.Signals(-done.returncode).name
-    last = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()][-3:]
-    return f"the check ended with {how}" + (f": {' / '.join(last)}"[:600] if last else "")
+    return given, examples.prepared(records.path, "test", range(count))
 
 
-def _compared(answers: Path, expected: Arrays, tolerance: float) -> dict[str, Any]:
-    """Differences between the answers of a format and the expected ones, over all outputs."""
+def _expected(job: Job, info: Info, model: keras.Model, raw: Arrays, prepared: Arrays) -> parity.Expected:
+    from headrace.serving_check import ALONE, joined
+
+    inputs, targets = {name: prepared[name] for name in info.named("input")}, list(info.named("target"))
+    together = _answers(model, inputs, targets)
+    first = {name: values[:ALONE] for name, values in together.items()}
+    alone = {"prepared": first, "raw": first}
+    if any(feature.ragged for feature in info.named("input").values()):
+        # One by one examples are not filled up to the length of others; a model may answer otherwise for that.
+        rows = range(min(ALONE, len(next(iter(inputs.values())))))
+        alone["raw"] = joined(_answers(model, _cut(inputs, row, info, raw), targets) for row in rows)
+    measures, primary = parity.measures(job, info) if set(targets) <= set(prepared) else (None, "")
+    return parity.Expected(
+        together=together,
+        alone=alone,
+        truth={name: prepared[name] for name in targets if name in prepared},
+        tasks={} if measures is None and isinstance(job.task, dict) else {name: job.task_of(name) for name in targets},
+        measures=measures,
+        primary=primary,
+    )
+
+
+def _answers(model: keras.Model, inputs: Mapping[str, Any], targets: list[str]) -> Arrays:
     import numpy as np
 
-    with np.load(answers, allow_pickle=False) as file:
-        given = {name: file[name] for name in file.files}
-    for name, values in expected.items():
-        got = given.get(f"together/{name}")
-        if got is None or got.shape != values.shape:
-            shape = "none" if got is None else f"shape {got.shape}"
-            return {"problem": f"the answers for `{name}` should have shape {values.shape}, and have {shape}"}
-    repeatable = all(
-        np.array_equal(given[f"together/{name}"], given[f"again/{name}"], equal_nan=True) for name in expected
-    )
-    largest = total = scale = 0.0
-    for name, values in expected.items():
-        differences = [
-            np.abs(given[f"{way}/{name}"].astype(np.float64) - values[: len(given[f"{way}/{name}"])])
-            for way in ("together", "again", "alone")
-        ]
-        # NaN is the largest difference there is, and must not get lost on the way.
-        largest = float(np.max([largest, *(difference.max() for difference in differences)]))
-        total += float(differences[0].mean())
-        scale = max(scale, float(np.abs(values).max()))
-    relative = largest / (scale or 1.0)
-    return {
-        "passed": repeatable and relative <= tolerance,
-        "repeatable": repeatable,
-        "max_difference": _finite(largest),
-        "relative_difference": _finite(relative),
-        "mean_difference": _finite(total / len(expected)),
-    }
+    from headrace.models import answer
+
+    return {name: np.asarray(values) for name, values in answer(model, inputs, targets).items()}
 
 
-def _finite(value: float) -> float | None:
-    """As JSON, which has neither NaN nor infinity."""
-    return value if abs(value) < float("inf") else None
+def _cut(inputs: Arrays, row: int, info: Info, raw: Arrays) -> Arrays:
+    """One record, without what ragged features were filled up with."""
+    one = {name: values[row : row + 1] for name, values in inputs.items()}
+    for name, feature in info.named("input").items():
+        length = raw.get(examples.length_of(name))
+        if feature.ragged and length is not None:
+            one[name] = one[name][:, : int(length[row])]
+    return one
 
 
-def _gate(found: Mapping[str, Mapping[str, Any]], examples: int, tolerance: float) -> dict[str, Any]:
-    """Passed if the SavedModel was made and no format that was made differs; what can't be made is said, not hidden."""
-    figures, notes = [], []
-    for name, entry in found.items():
-        if entry["problem"]:
-            notes.append(f"{name} can't be made: {entry['problem']}")
-            continue
-        relative = entry["relative_difference"]
-        figures.append(f"{name} {'infinite' if relative is None else f'{relative:.1e}'}")
-        if not entry["repeatable"]:
-            notes.append(f"{name} gives two answers to the same examples: something random is left in it")
-    measured = (
-        f"largest difference from the Keras model on {examples} test examples, as a share of the largest output: "
-        f"{', '.join(figures)} (allowed: {tolerance:g})"
-    )
-    passed = found["saved_model"]["passed"] and all(entry["passed"] or entry["problem"] for entry in found.values())
-    return {"gate": "parity", "passed": passed, "reason": "; ".join([measured] * bool(figures) + notes)}
+# --------------------------------------------------------------------------------------------- SavedModels
+
+
+def write_saved_model(
+    job: Job, records: Artifact, info: Info, model: keras.Model, path: Path, files: Sequence[Path] = ()
+) -> graphs.Graph:
+    """Write a SavedModel whose `serving_default` takes raw inputs by name, (batch, *shape), and answers by target.
+
+    Args:
+        job: Names the preprocessing.
+        records: What it has learned.
+        info: What records are.
+        model: The model.
+        path: Where to write.
+        files: What is copied into the folder `assets`.
+    """
+    made = _raw_graph(job, records, info, model)
+    graphs.save(made, path, files)
+    return made
+
+
+def _raw_graph(job: Job, records: Artifact, info: Info, model: keras.Model, **how: Any) -> graphs.Graph:
+    from headrace.preprocessing import learned_function
+
+    if isinstance(info, free.Drawn):
+        return graphs.graph(None, info.named("input"), model, info, **how)
+    return graphs.graph(learned_function(job, records), job.origin.named("input"), model, info, **how)
+
+
+def _assets(job: Job, room: Room, records: Artifact, info: Info, raw: Arrays, prepared: Arrays) -> assets.Texts:
+    """Files of text that shall travel with the SavedModel."""
+    from headrace.preprocessing import learned_function
+
+    folder = room.scratch / "assets"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    texts = assets.Texts()
+    if any(feature.dtype == "string" for feature in job.origin.named("input").values()):
+        inputs = {name: prepared[name] for name in info.named("input")}
+        texts = assets.vocabularies(folder, learned_function(job, records), raw, inputs)
+    texts.files += assets.labels(folder, _targets(job, info))
+    return texts
+
+
+@dataclass
+class _Sources:
+    """The SavedModels that formats are converted from: that of the bundle, or one made for the purpose."""
+
+    job: Job
+    room: Room
+    records: Artifact
+    info: Info
+    model: keras.Model
+    raw: graphs.Graph
+    """That of the bundle."""
+    _graphs: dict[str, graphs.Graph] = field(default_factory=dict)
+    _saved: set[str] = field(default_factory=set)
+
+    def plan(self, name: str) -> strangers.Plan:
+        """What a format is made of, and how it is to be asked."""
+        target = self.room.output / FILES[name]
+        if name == "saved_model":
+            return strangers.Plan(name, target, target)
+        beyond = self.raw.beyond(lite=name.startswith("tflite"))
+        plan = strangers.Plan(name, target, target, "prepared" if beyond else "raw")
+        said = [f"the preprocessing has what only TensorFlow can do: {', '.join(beyond[:4])}"] if beyond else []
+        try:
+            how: dict[str, Any] = {}
+            if name.startswith("tflite") and self._graph(plan.inputs).loops:
+                # The converter of int8 ends the process where a recurrent layer loops; others need to know how often.
+                how = {"unrolled": True} if name == "tflite_int8" else {"batch": 1}
+                if "unrolled" in how and self._graph(plan.inputs, **how).loops:
+                    how["batch"] = 1
+                said.append("steps are written out one by one" if "unrolled" in how else "it loops over steps")
+            source = self._path(plan.inputs, name not in parity.FLOAT, how)
+        except Exception as error:  # a layer's own, of any kind
+            return replace(plan, problem=cause(error))
+        return replace(plan, source=source, batch=how.get("batch"), why="; ".join(said) or None)
+
+    def _graph(self, inputs: graphs.Inputs, **how: Any) -> graphs.Graph:
+        if inputs == "raw" and not how:
+            return self.raw
+        key = f"{inputs} {how}"
+        if key not in self._graphs:
+            self._graphs[key] = (
+                _raw_graph(self.job, self.records, self.info, self.model, **how)
+                if inputs == "raw"
+                else graphs.graph(None, self.info.named("input"), self.model, self.info, **how)
+            )
+        return self._graphs[key]
+
+    def _path(self, inputs: graphs.Inputs, quantised: bool, how: dict[str, Any]) -> Path:
+        """The SavedModel of a graph, written if it isn't yet."""
+        settings = self.job.settings.export
+        smaller = quantised and bool(settings.prune or settings.cluster)
+        if inputs == "raw" and not how and not smaller:
+            return self.room.output / FILES["saved_model"]
+        name = "-".join([inputs, *how, *(["compressed"] * smaller)])
+        path = self.room.scratch / "sources" / name
+        if name not in self._saved:
+            shutil.rmtree(path, ignore_errors=True)
+            made = self._graph(inputs, **how)
+            with compressed(self.model, settings.prune, settings.cluster) if smaller else nullcontext():
+                graphs.save(made, path)
+            self._saved.add(name)
+        return path
+
+    def cost(self, expected: parity.Expected, inputs: Arrays) -> dict[str, Any] | None:
+        """What pruning and clustering cost by themselves, before anything is quantised."""
+        from headrace.measuring.words import short, title
+
+        settings = self.job.settings.export
+        if not settings.prune and not settings.cluster:
+            return None
+        with compressed(self.model, settings.prune, settings.cluster):
+            after = expected.metric(_answers(self.model, inputs, list(expected.together)))
+        before = expected.metric(expected.together)
+        how = [f"{settings.prune:.0%} of each kernel pruned"] * bool(settings.prune)
+        how += [f"{settings.cluster} different weights in each kernel"] * bool(settings.cluster)
+        measured = (
+            f": {title(expected.primary)} {short(after)} where it had {short(before)}" if expected.primary else ""
+        )
+        reason = f"before quantisation {' and '.join(how)}{measured}"
+        return {
+            "prune": settings.prune,
+            "cluster": settings.cluster,
+            "before": before,
+            "after": after,
+            "reason": reason,
+        }
+
+
+def _representative(
+    job: Job, room: Room, raw: Artifact, records: Artifact, info: Info, plans: Sequence[strangers.Plan]
+) -> Path:
+    """Draw training examples by which int8 finds its ranges; `representative.json` says which ones they are."""
+    import numpy as np
+
+    from headrace.preprocessing import raw_batches
+
+    (kind,) = {plan.inputs for plan in plans if plan.format == "tflite_int8"}
+    path = room.scratch / "representative.npz"
+    if isinstance(info, free.Drawn):
+        count = job.settings.export.representative
+        write_json(room.output / "representative.json", {"split": None, "inputs": kind, "examples": count, "rows": []})
+        examples.store(path, examples.packed(kind, free.examples(info, count, seed=1)[0]))
+        return path
+    count = info.examples["train"]
+    drawn = np.random.default_rng(job.seed).choice(count, min(job.settings.export.representative, count), replace=False)
+    rows = sorted(map(int, drawn))
+    if kind == "raw":
+        found = recorded(raw_batches(job, raw.path, "train"), job.origin.named("input"), rows)
+    else:
+        given = examples.prepared(records.path, "train", rows)
+        found = {name: given[name] for name in info.named("input")}
+    said = {"split": "train", "inputs": kind, "examples": len(rows), "rows": rows, "sha256": examples.digest(found)}
+    write_json(room.output / "representative.json", said)
+    examples.store(path, examples.packed(kind, found))
+    return path

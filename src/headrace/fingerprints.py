@@ -13,6 +13,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -167,8 +168,25 @@ def core_code(module: str) -> dict[str, str]:
         if name in codes or not path.is_file() or name in _NOT_IN_KEYS:
             continue
         codes[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-        waiting += [found for found in _imported(_parse(path), "headrace") if found.startswith("headrace.")]
+        waiting += _imported_by(path)
     return codes
+
+
+@cache
+def _imported_by(path: Path) -> list[str]:
+    """The modules of the core that a core module imports."""
+    # Not by its syntax tree, which takes ten times as long; what a docstring shows being imported counts, too.
+    found = _IMPORT.finditer(path.read_text())
+    names = [(match[1] or "headrace", re.findall(r"[\w.]+", match[2])) for match in found]
+    return [
+        name
+        for base, parts in names
+        for name in (base, *(f"{base}.{part}" for part in parts), *parts)
+        if name.startswith("headrace.")
+    ]
+
+
+_IMPORT = re.compile(r"^[ \t]*(?:from[ \t]+([\w.]+)[ \t]+)?import[ \t]+(\([^)]*\)|.*)", re.MULTILINE)
 
 
 _NOT_IN_KEYS = {

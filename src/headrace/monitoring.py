@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from headrace.describing.described import Aligned, FeatureStatistics, Statistics
+    from headrace.measuring.tasks import Measures
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def _check(job: Job, batches: Iterable[pa.RecordBatch], records: Artifact, bundl
 
     statistics = Statistics.from_json(records.json("statistics.json"))
     features = job.origin.features
-    score = _Score(bundle.path / "saved_model", features) if bundle and (bundle.path / "saved_model").is_dir() else None
+    score = _score(job, records, bundle) if bundle else None
     if score:
         batches = score.watching(batches)
     found = compare(batches, features, statistics, job.settings.monitor, job.seed)
@@ -301,59 +302,77 @@ def _most_outside(random: np.random.Generator, known: int, new: int, chance: flo
 # -------------------------------------------------------------------------------------------------- metric
 
 
+def _score(job: Job, records: Artifact, bundle: Artifact) -> _Score | None:
+    """What scores an exported model; None where nothing of it can be right or wrong."""
+    from headrace.evaluating import measures_of
+    from headrace.preprocessing import learned_function
+    from headrace.records.inputs import read_info
+
+    info, folder = read_info(records.path), bundle.path / "saved_model"
+    if not info.named("target") or not folder.is_dir():
+        return None
+    return _Score(folder, job.origin.features, measures_of(job, info), learned_function(job, records))
+
+
 class _Score:
-    """The mean absolute error of the exported model on raw features, where the targets are there.
+    """The metric that decides, of the exported model on raw features, where the targets are there.
 
     Args:
         folder: The SavedModel.
         features: The declared features.
+        measures: How answers are measured.
+        prepare: The workload's preprocessing, by which targets become what answers are held against.
     """
 
-    def __init__(self, folder: Path, features: Mapping[str, Feature]) -> None:
+    def __init__(
+        self, folder: Path, features: Mapping[str, Feature], measures: Measures, prepare: Callable[[Any], Any]
+    ) -> None:
         import tensorflow as tf
 
         # The signature does not keep what it belongs to alive.
         self._model = tf.saved_model.load(str(folder))
         self._serve = self._model.signatures["serving_default"]
-        self._features = features
-        self._errors, self._values, self._rows = 0.0, 0, 0
-        lacking = [name for name in self._targets if name not in self._serve.structured_outputs]
+        self._features, self._measures, self._prepare = features, measures, prepare
+        self._facts: list[Mapping[str, Any]] = []
+        lacking = [name for name in measures.tasks if name not in self._serve.structured_outputs]
         if lacking:
             raise StageFailed(
                 f"The exported model gives no `{lacking[0]}`, so that it can't be held against the target.",
-                expected=", ".join(self._targets),
+                expected=", ".join(measures.tasks),
                 received=", ".join(self._serve.structured_outputs),
             )
 
-    @property
-    def _targets(self) -> list[str]:
-        return [name for name, feature in self._features.items() if feature.role == "target"]
-
     def watching(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         """The same batches, scored as they pass."""
+        targets = [name for name, feature in self._features.items() if feature.role == "target"]
         for batch in batches:
-            if all(name in batch.schema.names for name in self._targets):
+            if all(name in batch.schema.names for name in targets):
                 self._add(batch)
             yield batch
 
     def _add(self, batch: pa.RecordBatch) -> None:
-        import numpy as np
         import tensorflow as tf
 
-        from headrace.ragged import dense
+        from headrace.bundling.examples import sent
+        from headrace.ragged import to_tensor
         from headrace.readers.batches import to_arrays
 
-        values = {name: dense(found) for name, found in to_arrays(batch, self._features).items()}
-        given = {name: tf.constant(values[name]) for name in values if name not in self._targets}
-        predicted = self._serve(**given)
-        for name in self._targets:
-            truth = values[name].astype(np.float64)
-            difference = np.abs(predicted[name].numpy().reshape(truth.shape) - truth)
-            self._errors += float(difference.sum())
-            self._values += difference.size
-        self._rows += batch.num_rows
+        values = to_arrays(batch, self._features)
+        given = {name: values[name] for name, feature in self._features.items() if feature.role == "input"}
+        answers = self._serve(**{name: tf.constant(array) for name, array in sent(given).items()})
+        prepared = self._prepare({name: to_tensor(found) for name, found in values.items()})
+        names = list(self._measures.tasks)
+        self._facts.append(
+            self._measures.facts(*({name: side[name].numpy() for name in names} for side in (prepared, answers)))
+        )
 
     @property
     def result(self) -> dict[str, Any] | None:
         """The metric, or None if no targets were there."""
-        return {"metric": "mae", "value": self._errors / self._values, "rows": self._rows} if self._rows else None
+        from headrace.measuring.tasks import examples, joined
+
+        if not self._facts:
+            return None
+        facts = joined(self._facts)
+        metric = self._measures.primary
+        return {"metric": metric, "value": float(self._measures.measure(facts)[metric]), "rows": examples(facts)}

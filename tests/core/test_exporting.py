@@ -13,6 +13,7 @@ import pytest
 
 from headrace import exporting, registry, serving_check
 from headrace.artifacts import Artifact
+from headrace.bundling import strangers
 from headrace.errors import StageFailed
 from headrace.exporting import export
 from headrace.jobs import Job
@@ -96,7 +97,7 @@ class TestBundle:
 
         bundle = exported()
         with np.load(bundle.path / "examples.npz", allow_pickle=False) as file:
-            raw, expected = file["input/features"], file["output/price"]
+            raw, expected = file["raw/features"], file["output/price"]
         assert raw.shape == (EXAMPLES, 13)
         assert raw.max() > 100, "raw features are not standardised"
 
@@ -184,9 +185,9 @@ class TestBrokenExports:
     ) -> None:
         write = exporting.write_saved_model
 
-        def altered(job: Job, records: Artifact, info: Any, model: Any, path: Path) -> None:
+        def altered(job: Job, records: Artifact, info: Any, model: Any, *where: Any) -> Any:
             model.layers[-1].kernel.assign(model.layers[-1].kernel * 1.01)
-            write(job, records, info, model, path)
+            return write(job, records, info, model, *where)
 
         monkeypatch.setattr(exporting, "write_saved_model", altered)
         bundle = exported()
@@ -258,9 +259,12 @@ class TestBrokenExports:
 GOOD_SAVED_MODEL = """
 import json, sys
 import numpy as np
-expected = np.load(sys.argv[2])["output/price"]
-np.savez("saved_model.npz", **{"together/price": expected, "again/price": expected, "alone/price": expected})
-json.dump({"saved_model": {"problem": None, "bytes": 1, "milliseconds": 1}}, open("findings.json", "w"))
+plan = json.load(open(sys.argv[1]))
+expected = np.load(plan["examples"])["output/price"]
+found = {"problem": None, "bytes": 1, "milliseconds": 1, "accepts_wrong_types": []}
+if plan["steps"][0]["format"] == "saved_model":
+    np.savez("saved_model.npz", **{"together/price": expected, "again/price": expected, "alone/price": expected})
+    json.dump({"check saved_model": found}, open("findings.json", "w"))
 """
 
 
@@ -299,9 +303,9 @@ class TestTroubleOfTheCheck:
         self, exported: Export, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         with_child(monkeypatch, tmp_path, GOOD_SAVED_MODEL + "import time; time.sleep(60)")
-        monkeypatch.setattr(exporting, "TIMEOUT", 2.0)
+        monkeypatch.setattr(strangers, "TIMEOUT", 2.0)
         parity = exported().json("parity.json")
-        assert parity["formats"]["tflite"]["problem"] == "the check did not finish within 2 seconds"
+        assert parity["formats"]["tflite"]["problem"] == "the check did not finish within 4 seconds"
 
     @pytest.mark.parametrize(
         ("answers", "words"),
