@@ -29,6 +29,11 @@ REVIEWS = {
     "liked": Feature(dtype="int64", role="target", classes=("neg", "pos")),
 }
 
+DIGITS = {
+    "image": Feature(shape=(2, 2, 1), dtype="uint8"),
+    "label": Feature(dtype="int64", role="target", classes=("0", "1")),
+}
+
 
 def like(features: dict[str, Feature] = HOUSES, **changes: Any) -> Source:
     return Source(**{"title": "Like", "features": features, "read": lambda raw: {}, "licence": "none"} | changes)
@@ -190,7 +195,7 @@ class TestSource:
 
         codes = function_code(own_data(csv_file(tmp_path), like()).read)
         assert {
-            "headrace/readers/own_data.py",
+            "readers/own_data.py",
             "headrace.readers.tables",
             "headrace.readers.csv_tables",
             "headrace.readers.folders",
@@ -226,6 +231,51 @@ class TestFilesByClass:
         (tmp_path / "reviews.csv").write_text("review,liked\ngood,pos\nbad,neg\n")
         rows = whole(read_own(tmp_path / "reviews.csv", REVIEWS), REVIEWS)
         assert rows["liked"].tolist() == [1, 0]
+
+
+class TestArrays:
+    """Archives that keep their splits apart, as Keras' own do."""
+
+    def write(self, folder: Path, *names: str) -> Path:
+        """Eight examples in `train`, three in `test`, one in `validation`; every image holds its label."""
+        counts, arrays = {"train": 8, "test": 3, "validation": 1, "": 10}, {}
+        for name in names:
+            labels = np.arange(counts[name.rpartition("_")[2] if "_" in name else ""]) % 2
+            image = np.repeat(labels.astype(np.uint8), 4).reshape(-1, 2, 2)
+            arrays[name] = image if name[0] in "xi" else labels[:, None].astype(np.uint8)
+        np.savez(folder / "digits.npz", **arrays)
+        return folder / "digits.npz"
+
+    @pytest.mark.parametrize("called", [("x", "y"), ("image", "label")])
+    def test_called_by_splits_stay_in_them_and_in_their_order(self, tmp_path: Path, called: tuple[str, str]) -> None:
+        splits = ("train", "test", "validation")
+        path = self.write(tmp_path, *(f"{name}_{split}" for name in called for split in splits))
+        found = own_data(path, like(DIGITS)).read(tmp_path)
+        rows = {split: whole(parts, DIGITS) for split, parts in found.items()}
+        assert {split: len(values["label"]) for split, values in rows.items()} == dict(
+            zip(splits, (8, 3, 1), strict=True)
+        )
+        assert rows["train"]["image"].shape == (8, 2, 2, 1)
+        assert rows["train"]["label"].tolist() == rows["train"]["image"][:, 0, 0, 0].tolist() == [0, 1] * 4
+        assert len(whole(read_own(path, DIGITS), DIGITS)["label"]) == 12
+
+    def test_of_one_input_and_one_target_may_be_called_x_and_y(self, tmp_path: Path) -> None:
+        rows = whole(read_own(self.write(tmp_path, "x", "y"), DIGITS), DIGITS)
+        assert rows["label"].tolist() == [0, 1] * 5
+
+    def test_of_more_than_one_input_are_called_by_their_features(self, tmp_path: Path) -> None:
+        features = {**DIGITS, "extra": Feature()}
+        with pytest.raises(DataError, match="there is no array `image`"):
+            read_own(self.write(tmp_path, "x_train", "y_train", "x_test", "y_test"), features)
+
+    def test_that_lack_a_split_name_what_is_missing(self, tmp_path: Path) -> None:
+        with pytest.raises(DataError, match="there is no array `image`"):
+            own_data(self.write(tmp_path, "x_train", "y_train"), like(DIGITS)).read(tmp_path)
+
+    def test_that_lack_the_labels_of_a_split_say_so_when_they_are_read(self, tmp_path: Path) -> None:
+        path = self.write(tmp_path, "x_train", "y_train", "x_test")
+        with pytest.raises(DataError, match="there is no array `y_test`"):
+            list(own_data(path, like(DIGITS)).read(tmp_path)["test"])
 
 
 def test_targets_may_be_absent_where_they_are_not_known_yet(tmp_path: Path) -> None:

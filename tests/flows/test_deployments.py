@@ -29,7 +29,7 @@ each_deployment = pytest.mark.parametrize(
     "deployment", DEPLOYMENTS, ids=[f"{d['entrypoint'].partition(':')[2]}/{d['name']}" for d in DEPLOYMENTS]
 )
 each_workload = pytest.mark.parametrize("workload", WORKLOADS)
-each_flow = pytest.mark.parametrize("name", FLOWS)
+each_flow = pytest.mark.parametrize("name", [*FLOWS, *flows.OTHERS])
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +40,7 @@ def as_prefect_loads_files(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     modules = set(sys.modules)
     yield
     for name in set(sys.modules) - modules:
-        if name in FLOWS or name.startswith("__prefect_loader"):
+        if name in (*FLOWS, *flows.OTHERS) or name.startswith("__prefect_loader"):
             del sys.modules[name]
 
 

@@ -10,7 +10,7 @@ import contextlib
 import pickle
 import re
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -76,9 +76,13 @@ def read_arrays(path: Path, held: Mapping[str, Held]) -> dict[str, Any]:
 
 
 def read_features(
-    path: Path, features: Mapping[str, Feature], *, targets_required: bool = True
+    path: Path,
+    features: Mapping[str, Feature],
+    *,
+    targets_required: bool = True,
+    called: Mapping[str, str] | None = None,
 ) -> dict[str, Array | Ragged]:
-    """Read an archive with one array for each feature, called like it.
+    """Read an archive with one array for each feature.
 
     Numbers may be of another type, as long as nothing is lost, and dimensions of length 1 are not minded.
 
@@ -86,6 +90,7 @@ def read_features(
         path: The archive.
         features: What to read.
         targets_required: Whether the targets must be there.
+        called: Feature → its array, one of what `splits_of` gives; default: called like the feature, or `x` and `y`.
 
     Returns:
         Feature → array of shape `(examples, *shape)`, or `Ragged`, in the feature's type.
@@ -93,24 +98,54 @@ def read_features(
     Raises:
         DataError: As in `read_arrays`; or an array has another shape than its feature, or numbers that it can't hold.
     """
+    known = _names(path)
+    names = called or _called(features, known) or {name: name for name in features}
     wanted = {
         name: feature
         for name, feature in features.items()
-        if targets_required or feature.role != "target" or name in _names(path)
+        if targets_required or feature.role != "target" or names[name] in known
     }
     held: dict[str, Held] = {
-        name: "texts" if feature.dtype == "string" else "lists" if feature.ragged else "numbers"
+        names[name]: "texts" if feature.dtype == "string" else "lists" if feature.ragged else "numbers"
         for name, feature in wanted.items()
     }
-    arrays, problems = read_arrays(path, held), []
+    arrays, problems, found = read_arrays(path, held), [], {}
     for name, feature in wanted.items():
         try:
-            arrays[name] = _fitted(arrays[name], feature)
+            found[name] = _fitted(arrays[names[name]], feature)
         except ValueError as error:
-            problems.append(f"`{name}` holds {error}")
+            problems.append(f"`{names[name]}` holds {error}")
     if problems:
         raise unusable(path, problems, f"arrays that fit the features {', '.join(wanted)}")
-    return arrays
+    return found
+
+
+def splits_of(path: Path, features: Mapping[str, Feature]) -> dict[str, dict[str, str]]:
+    """The splits of an archive whose arrays are called by them: split → feature → array.
+
+    An array is called by its feature and its split (`image_train`); where there are one input and one target also as
+    Keras' own archives call them, `x_train` and `y_train`.
+
+    Returns:
+        Those of `train`, `test` and `validation` that are there; none if `train` or `test` is not.
+    """
+    known = _names(path)
+    found = {split: _called(features, known, f"_{split}") for split in ("train", "test", "validation")}
+    return {split: names for split, names in found.items() if names} if found["train"] and found["test"] else {}
+
+
+def _called(features: Mapping[str, Feature], known: Collection[str], ending: str = "") -> dict[str, str]:
+    """Feature → the array of an archive that holds it; nothing if an input has none."""
+    roles = {role: [name for name, feature in features.items() if feature.role == role] for role in ("input", "target")}
+    single = all(len(names) == 1 for names in roles.values()) and len(features) == 2
+    for names in (
+        {name: name for name in features},
+        {roles["input"][0]: "x", roles["target"][0]: "y"} if single else {},
+    ):
+        ended = {name: array + ending for name, array in names.items()}
+        if ended and all(ended[name] in known for name in roles["input"]):
+            return ended
+    return {}
 
 
 def _fitted(values: Array | Ragged, feature: Feature) -> Array | Ragged:

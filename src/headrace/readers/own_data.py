@@ -1,7 +1,8 @@
 """Data of the user's own, in any form that can be read, as a source of examples.
 
 - `.csv`, `.tsv`, `.txt` (or packed by gzip), `.parquet`, a folder of them: a column for each column of each feature
-- `.npz`: an array for each feature
+- `.npz`: an array for each feature, called like it, or `x` and `y` where there are one input and one target; of each
+  split, where they are called by splits as well: `x_train`, `y_train`, `x_test`, `y_test`
 - `.tfrecord`, or a folder of them: `tf.train.Example` with the features
 - a folder or an archive (zip, tar, tar.gz, …) of `<class>/<file>` or `<split>/<class>/<file>`, where the features are
   an image or a text, and its class as target; for other features, an archive with one table in it
@@ -24,6 +25,7 @@ from headrace.spec import Feature, Source
 if TYPE_CHECKING:
     import pyarrow as pa
 
+    from headrace.readers.batches import Restartable
     from headrace.readers.cells import Bad
 
 Kind = Literal["table", "arrays", "records", "files"]
@@ -136,18 +138,35 @@ def _splits(path: Path, features: Mapping[str, Feature], bad: Bad) -> Mapping[st
         from headrace.readers.tfrecords import record_splits
 
         return record_splits(path, features, bad=bad)
+    if kind == "arrays":
+        from headrace.readers.arrays import splits_of
+
+        called = splits_of(path, features)
+        if called:
+            return {split: _arrays(path, features, called[split]) for split in called}
     from headrace.readers.splits import split_batches
 
     return split_batches(read_own(path, features, bad=bad), what=path.name)
+
+
+def _arrays(path: Path, features: Mapping[str, Feature], called: Mapping[str, str]) -> Restartable:
+    """One split of an archive of arrays, read when it is gone through."""
+    from headrace.readers.arrays import read_features
+    from headrace.readers.batches import Restartable, batches
+
+    return Restartable(lambda: iter(batches(read_features(path, features, called=called))))
 
 
 def _whole(
     kind: Kind, path: Path, features: Mapping[str, Feature], bad: Bad, targets_required: bool
 ) -> Iterable[pa.RecordBatch]:
     if kind == "arrays":
-        from headrace.readers.arrays import read_features
-        from headrace.readers.batches import batches
+        from headrace.readers.arrays import read_features, splits_of
+        from headrace.readers.batches import Restartable, batches
 
+        called = splits_of(path, features)
+        if called:
+            return Restartable(lambda: itertools.chain(*(_arrays(path, features, names) for names in called.values())))
         return batches(read_features(path, features, targets_required=targets_required))
     if kind == "records":
         from headrace.readers.tfrecords import read_records
