@@ -27,7 +27,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         # Side by side (`-n`), the tests of one file stay in one process, and those that share a Prefect server, too.
         folder = item.path.parent
         server = folder.name in ("flows", "tasks")
-        item.add_marker(pytest.mark.xdist_group(folder.parent.name if server else str(item.path)))
+        if not item.get_closest_marker("xdist_group"):
+            item.add_marker(pytest.mark.xdist_group(folder.parent.name if server else str(item.path)))
         if "slow" in item.keywords and not config.getoption("--run-slow"):
             item.add_marker(pytest.mark.skip(reason="slow: run with --run-slow"))
 

@@ -15,11 +15,8 @@ from headrace.chain import Stages
 from headrace.jobs import resolve
 from headrace.running import execute
 
-QUICK = {"mnist": ("mlp_subclassed",)}
-"""Of a large family those that stand for the others where tests must be quick: a network that is a class, in a loop."""
-
 VARIANTS = [
-    pytest.param(name, variant, marks=[] if variant in QUICK.get(name, [variant]) else [pytest.mark.slow])
+    pytest.param(name, variant, marks=pytest.mark.xdist_group(f"smoke of {name}"))
     for name in projects.names()
     for variant in projects.load(name).variants
 ]
