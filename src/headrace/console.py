@@ -45,13 +45,15 @@ def _console() -> Console:
 
 @contextlib.contextmanager
 def lines(title: str, total: float | None) -> Iterator[Advance]:
-    """One log line every five seconds, and one at the end."""
-    last = time.monotonic()
+    """One log line for each unit that takes a second or longer, such as an epoch; else every five seconds."""
+    last, told = time.monotonic(), 0.0
 
     def advance(done: float, words: str) -> None:
-        nonlocal last
-        if time.monotonic() - last >= 5 or (total is not None and done >= total):
-            last = time.monotonic()
+        nonlocal last, told
+        one_more = int(done) > int(told) and done - told <= 1
+        wait = 5 if not one_more else 1 if told else 0
+        if time.monotonic() - last >= wait or (total is not None and done >= total):
+            last, told = time.monotonic(), done
             of = "" if total is None else f" of {total:g}"
             log.info("%s: %g%s  %s", title, done, of, words)
 

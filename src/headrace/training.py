@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 def _facts(job: Job) -> dict[str, Any]:
     """What a training depends on beside settings, functions and records."""
-    code = [fingerprints.function_code(item) for item in job.pipeline.custom.values()]
+    code = [fingerprints.function_code(item) for item in job.pipeline.code_of_objects]
     weights = borrowing.origins(job.settings.train)
     return {
         "seed": job.seed,
@@ -85,6 +85,7 @@ def train(
         ConfigError: A name of a loss, metric or optimizer means nothing, or a callback has nothing to watch.
     """
     from headrace.engine.strategies import choose
+    from headrace.records.inputs import damage_named
 
     settings = job.settings.train
     # The first thing of all: other workers can be joined only by a process that has computed nothing yet.
@@ -95,7 +96,8 @@ def train(
         epochs = int(chosen.json("cross_validation.json")["best_epoch"])
     seed = _seed(settings, node_seed(job.seed, fold, repeat), room)
     feed = _feed(records, settings, fold, folds, repeat, job.seed, seed, epochs)
-    with _quiet_keras(), _strictness(settings, seed):
+    splits = ["train", *([settings.validation] if settings.validation and fold is None else [])]
+    with _quiet_keras(), _strictness(settings, seed), damage_named(records.path, *splits):
         if job.function("loop"):
             outcome, facts = _by_hand(job, room, records, feed, seed, epochs, start)
         else:
@@ -114,7 +116,7 @@ def train(
         room.output / "training.json",
         {
             "workload": job.workload,
-            "custom": sorted(job.pipeline.custom),
+            "custom": sorted(job.pipeline.objects),
             "seconds": round(outcome.seconds, 3),
             **facts,
             "examples": feed.examples,
@@ -191,6 +193,8 @@ def _feed(
     epochs: int,
 ) -> Memory | Stream:
     """Where the batches come from."""
+    import numpy as np
+
     from headrace.engine.feeding import Memory, Stream
     from headrace.records.inputs import fits_in_memory, read_info
 
@@ -204,22 +208,18 @@ def _feed(
     if settings.feed == "memory" or (settings.feed == "auto" and fits_in_memory(info, splits)):
         learn, held = _splits(records, settings, fold, folds, repeat, job_seed)
         return Memory(learn, held, seed)
-    if fold is not None or settings.validation_split:
-        raise ConfigError(
-            "Examples that are read from records while training goes on can't be cut in two.",
-            expected="a split of its own: let `read` give `validation`, and set train.validation to it",
-            received="folds" if fold is not None else f"train.validation_split {settings.validation_split:g}",
-            remedy="or set train.feed to memory, if the examples fit",
-        )
+    rows = np.arange(info.examples["train"])
+    cut = _cut(len(rows), settings, fold, folds, repeat, job_seed)
     return Stream(
         records.path,
-        watched,
+        "train" if cut else watched,
         seed,
         settings.batch_size,
         epochs,
         settings.shuffle,
         settings.drop_remainder,
         _worker(settings),
+        *((rows[part] for part in cut) if cut else ()),
     )
 
 
@@ -237,15 +237,23 @@ def _splits(
 ) -> tuple[Split, Split | None]:
     """The examples to learn from and those held out: a fold, the tail of the split, another split, or none."""
     whole = _split(records, "train")
+    cut = _cut(len(whole), settings, fold, folds, repeat, seed)
+    if cut:
+        return whole.take(cut[0]), whole.take(cut[1])
+    return whole, _split(records, settings.validation) if settings.validation else None
+
+
+def _cut(
+    examples: int, settings: Train, fold: int | None, folds: int | None, repeat: int | None, seed: int
+) -> tuple[Any, Any] | None:
+    """Which examples of the training split are learned from and which are held out, if it is cut in two."""
     if fold is not None and folds is not None:
-        inside = held_out(len(whole), fold, folds, repeat, seed)
-        return whole.take(~inside), whole.take(inside)
-    if settings.validation:
-        return whole, _split(records, settings.validation)
+        inside = held_out(examples, fold, folds, repeat, seed)
+        return ~inside, inside
     if settings.validation_split:
-        tail = validation_rows(len(whole), settings.validation_split)
-        return whole.take(slice(0, tail.start)), whole.take(tail)
-    return whole, None
+        tail = validation_rows(examples, settings.validation_split)
+        return slice(0, tail.start), tail
+    return None
 
 
 def _class_weights(feed: Memory | Stream, settings: Train) -> np.ndarray[Any, Any] | None:
@@ -290,7 +298,7 @@ def _class_counts(feed: Memory | Stream) -> np.ndarray[Any, Any]:
         return np.bincount(numbers(feed.train.targets))
     names = feed.info.named("target")
     counts = np.zeros(0, np.int64)
-    for batch in dataset(feed.folder, "train", 8192):
+    for batch in dataset(feed.folder, "train", 8192, feed.rows):
         found = np.bincount(numbers({name: batch[name] for name in names}), minlength=len(counts))
         found[: len(counts)] += counts
         counts = found
@@ -345,7 +353,7 @@ def _program(
     sample = feed.sample(settings.batch_size) if isinstance(feed, Stream) else feed.train
     weights = _class_weights(feed, settings)
     traits = settings.model_dump(mode="json", exclude={"epochs"})
-    functions = [job.function("model"), job.function("compile"), *job.pipeline.custom.values()]
+    functions = [job.function("model"), job.function("compile"), *job.pipeline.code_of_objects]
     key = fingerprints.digest(
         [
             records.digest,
@@ -374,7 +382,7 @@ def _program(
                 settings,
                 strategy,
                 sample,
-                custom=job.pipeline.custom,
+                custom=job.pipeline.objects,
                 own_compile=job.function("compile"),
                 class_weights=weights,
                 streamed=streamed,
@@ -547,12 +555,15 @@ def _sampler(job: Job, model: Any, feed: Memory | Stream, records: Artifact, see
     make = job.function("sample")
     if make is None:
         return None
+    import numpy as np
+
     from headrace.engine.feeding import Memory
     from headrace.engine.journals import Moment
     from headrace.records.inputs import read_info
 
     split = feed.train if isinstance(feed, Memory) else feed.sample(16)
-    first = split.take(slice(0, 16))
+    # Copies: what a workload does to them must not reach the examples, which tensors share.
+    first = split.take(np.arange(min(16, len(split))))
     features = read_info(records.path).features
 
     def sample(journal: Journal, epoch: int) -> None:

@@ -213,6 +213,18 @@ class TestStream:
         assert rows_of(given) == expected
         assert len(given) == len(expected)
 
+    @pytest.mark.parametrize("in_memory", [True, False])
+    def test_is_made_of_some_examples_only_if_asked(self, folder: Path, in_memory: bool) -> None:
+        """All but a fold, in an order of their own, taken up again in the middle."""
+        some = np.r_[0:10, 25:ROWS]
+        orders = [some[order(5, epoch, len(some))] for epoch in range(2)]
+        expected = [rows.tolist() for ordered in orders for rows in np.split(ordered, [16, 32])]
+        settings: dict[str, Any] = {"batch_size": 16, "seed": 5, "epochs": 2, "in_memory": in_memory, "rows": some}
+
+        assert rows_of(stream(folder, "train", **settings)) == expected
+        assert rows_of(stream(folder, "train", **settings, first_step=4)) == expected[4:]
+        assert rows_of(dataset(folder, "train", 99, np.arange(7, 12))) == [[7, 8, 9, 10, 11]]
+
     def test_is_the_same_from_memory_and_from_files(self, tmp_path: Path) -> None:
         keep(tmp_path, EVERY, Records(shard_bytes=5000, images="png"), train=everything(70))
         settings: dict[str, Any] = {"batch_size": 16, "seed": 1, "epochs": 2}

@@ -13,9 +13,10 @@ from headrace.artifacts import Artifact
 from headrace.downloading import download
 from headrace.engine.feeding import Memory, Split
 from headrace.engine.journals import Moment
-from headrace.errors import ConfigError, Diverged
+from headrace.errors import ConfigError, DataError, Diverged
 from headrace.jobs import Job
 from headrace.preprocessing import preprocess
+from headrace.records.inputs import read_info
 from headrace.training import node_seed, train
 from tests.conftest import JobFactory
 from tests.core import trainables
@@ -173,7 +174,7 @@ def test_a_lost_loss_goes_back_and_on_at_a_lower_rate(tmp_path: Path, caplog: py
     lost = {"optimizer": "sgd", "learning_rate": 1e30, "epochs": 3, "validation_split": 0}
     with pytest.raises(Diverged, match="the rate lowered 3 times"):
         trained("plain", tmp_path, **lost, on_divergence="lower_rate")
-    saved = trained("plain", tmp_path, **{**lost, "learning_rate": 500.0}, on_divergence="lower_rate")
+    saved = trained("plain", tmp_path, **{**lost, "learning_rate": 5.0, "batch_size": 1}, on_divergence="lower_rate")
 
     assert saved.json("history.json")["lowered"] in (1, 2, 3)
     assert np.isfinite(saved.json("history.json")["metrics"]["loss"]).all()
@@ -234,9 +235,36 @@ def test_classes_that_are_rare_weigh_more(tmp_path: Path) -> None:
         _class_weights(Memory(split, None, 0), rules.model_copy(update={"class_weight": {7: 1.0}}))
 
 
-def test_a_stream_cant_be_cut_in_two(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"can't be cut in two(.|\n)*validation"):
-        trained("plain", tmp_path, feed="stream")
+@pytest.mark.parametrize("cut", ["split", "fold"])
+def test_a_stream_is_cut_in_two_as_arrays_are(cut: str, tmp_path: Path) -> None:
+    """The same examples are learned from and held out, in the same batches, without memory for them."""
+    part = {"fold": 2, "folds": 3, "repeat": 1} if cut == "fold" else {}
+    share = {} if cut == "fold" else {"validation_split": 0.3}
+    records = trainables.records("plain", tmp_path / "records")
+    by_feed = {
+        feed: train(trainables.request("plain", epochs=3, feed=feed, **share), records, **part)
+        for feed in ("memory", "stream")
+    }
+
+    said = {feed: made.json("training.json") for feed, made in by_feed.items()}
+    assert {feed: facts["feed"] for feed, facts in said.items()} == {"memory": "memory", "stream": "stream"}
+    assert said["memory"]["examples"] == said["stream"]["examples"] < trainables.EXAMPLES
+    models = [(made.path / "model.keras").read_bytes() for made in by_feed.values()]
+    assert models[0] == models[1]
+    kept, streamed = (made.json("history.json")["metrics"] for made in by_feed.values())
+    assert set(kept) == set(streamed) > {"val_loss"}
+    assert streamed["val_loss"] == pytest.approx(kept["val_loss"], rel=1e-5)
+
+
+def test_a_damaged_record_is_named_by_the_training_that_meets_it(tmp_path: Path) -> None:
+    records = trainables.records("plain", tmp_path / "records")
+    shard = records.path / read_info(records.path).shards["train"][0]
+    data = bytearray(shard.read_bytes())
+    data[20] ^= 255
+    shard.write_bytes(data)
+
+    with pytest.raises(DataError, match=f"{shard.name}, record 0"):
+        train(trainables.request("plain", validation_split=0, feed="stream"), records)
 
 
 def test_a_split_to_watch_must_exist(tmp_path: Path) -> None:

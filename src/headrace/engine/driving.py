@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -32,6 +32,9 @@ TOGETHER = 100
 
 LOWER = 0.1
 """What the learning rate is multiplied by when the loss has left the finite numbers."""
+
+BLOWN_UP = 1e3
+"""How many times the best epoch's a loss may be before it counts as blown up, if it is above the first epoch's, too."""
 
 RETRIES = 3
 """How often it is lowered before the training fails."""
@@ -124,7 +127,8 @@ def drive(
         chief: Whether this is the first worker, which writes the checkpoints.
 
     Raises:
-        Diverged: The loss is no finite number, and lowering the rate hasn't helped, or wasn't asked for.
+        Diverged: The loss is no finite number, and lowering the rate hasn't helped, or wasn't asked for. One that blows
+            up, but is finite, is only warned of if the rate shall not be lowered: many a training has come back.
     """
     at = Outcome()
     found = checkpoints.newest(room.scratch)
@@ -143,16 +147,23 @@ def drive(
     keeper = checkpoints.Keeper(room.scratch)
     journal.write(at.history, 0, at.epochs)
     before, begun, pace = at.seconds, time.perf_counter(), 10
+    guard, warned = _Guard(at.history), False
     with progress(room.node, epochs) as show:
         while at.epochs < epochs and not course.stopped:
             started = time.perf_counter()
             at.seconds = before + started - begun
-            if settings.time_budget and at.seconds >= settings.time_budget:
+            if settings.time_budget and _agreed(at.seconds >= settings.time_budget, told):
                 at.stopped = "time budget"
                 log.warning("%s: %g s are over after epoch %d", room.node, settings.time_budget, at.epochs)
                 break
             done = course.advance(at.epochs, at.step, _steps(at, course, settings, epochs, pace, whole, sampler))
             lost = _lost(done, course, at.epochs)
+            blown = None if lost else guard.blown_up(done.rows, course, at.epochs)
+            if careful:
+                lost = lost or blown
+            elif blown and not warned:
+                warned = True
+                log.warning("%s: the loss is %s in epoch %d; train.on_divergence could go back", room.node, *blown)
             if lost:
                 if good is None or at.lowered == RETRIES:
                     raise _diverged(*lost, settings, at.lowered)
@@ -177,8 +188,9 @@ def drive(
             # The first call holds the tracing, so that its pace is less than that of the next ones.
             pace = TOGETHER if told else max(1, int(done.steps * min(LOOK_SECONDS / (now - started), 10)))
             latest = done.latest if done.latest is not None else [values[-1] for values in at.history.values()]
-            words = (f"{name} {value:.4g}" for name, value in zip(course.names, latest, strict=False))
-            show(at.epochs + at.step / course.per_epoch, "  ".join(words))
+            if len(done.rows) > 1:
+                show(at.epochs - len(done.rows) + 1, _in_words(course.names, done.rows[0]))
+            show(at.epochs + at.step / course.per_epoch, _in_words(course.names, latest))
     if course.stopped:
         at.stopped = "early stopping"
     spent = time.perf_counter() - begun
@@ -204,6 +216,16 @@ def _steps(
     return min(pace, left, settings.steps_per_execution or left)
 
 
+def _in_words(names: Sequence[str], row: Iterable[float]) -> str:
+    """Metrics in one line."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in zip(names, row, strict=False))
+
+
+def _agreed(answer: bool, told: Told | None) -> bool:
+    """The answer of the first worker: the clocks of the others may say otherwise, and all must do the same steps."""
+    return told(b"yes" if answer else b"no") == b"yes" if told else answer
+
+
 def _lost(done: Advance, course: Course, epochs: int) -> tuple[str, int] | None:
     """The loss that is no finite number, and its epoch (from 1)."""
     rows = [*done.rows, *([] if done.latest is None else [done.latest])]
@@ -214,12 +236,37 @@ def _lost(done: Advance, course: Course, epochs: int) -> tuple[str, int] | None:
     return None
 
 
+class _Guard:
+    """Sees a loss that is finite, and yet far above everything before.
+
+    Args:
+        history: Metrics of the epochs done before.
+    """
+
+    def __init__(self, history: Mapping[str, list[float]]) -> None:
+        self._first = {name: values[0] for name, values in history.items() if values}
+        self._best = {name: min(values) for name, values in history.items() if values}
+
+    def blown_up(self, rows: Any, course: Course, epochs: int) -> tuple[str, int] | None:
+        """The loss that has blown up in one of these epochs, in words, and which epoch (from 1)."""
+        found = None
+        for column in course.losses if len(rows) else []:
+            name, losses = course.names[column], rows[:, column]
+            first = self._first.setdefault(name, float(losses[0]))
+            best = np.minimum.accumulate([self._best.get(name, losses[0]), *losses])
+            self._best[name] = float(best[-1])
+            high = np.flatnonzero((best[:-1] > 0) & (losses > np.maximum(BLOWN_UP * best[:-1], first)))
+            if high.size and found is None:
+                found = f"{losses[high[0]]:.4g}, after {best[high[0]]:.4g} at best,", epochs + int(high[0]) + 1
+        return found
+
+
 def _diverged(loss: str, epoch: int, settings: Train, lowered: int) -> Diverged:
     rate = f" (now {settings.learning_rate:g})" if settings.learning_rate else ""
     tried = f", the rate lowered {lowered} times" if lowered else ""
     return Diverged(
         f"The loss is {loss} in epoch {epoch}.",
-        expected="a finite number",
+        expected="a finite number" + f", below {BLOWN_UP:,.0f} times the best one" * (settings.on_divergence != "stop"),
         received=f"optimizer {settings.optimizer}, loss {settings.loss}{tried}",
         remedy=f"lower train.learning_rate{rate}, or look for extreme values in the data",
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,9 +17,10 @@ import numpy as np
 
 from headrace.engine.callbacks import Watchers, rate
 from headrace.engine.compiling import compile_model
-from headrace.engine.feeding import Memory, Split, Stream, padded
+from headrace.engine.feeding import Memory, Split, Stream, padded, shared
 from headrace.errors import ConfigError, nearest
 from headrace.ragged import Ragged
+from headrace.records.inputs import aligned
 from headrace.records.orders import order
 from headrace.spec import Train
 
@@ -114,7 +115,8 @@ class Program:
                 self._build_optimizers()
         self._graph_of_a_step = tf.function(self._step, autograph=False, jit_compile=self._compiled and streamed)
         # Traced by itself: a model's own step creates its optimizers' variables, which it could not in a loop.
-        traced = self._graph_of_a_step.get_concrete_function(*self._specs_of_a_step())
+        with self._told_in_our_words(sample.targets):
+            traced = self._graph_of_a_step.get_concrete_function(*self._specs_of_a_step())
         # One that was never built moves nothing: `compile` of a model with optimizers of its own leaves such a one.
         self.optimizers = [optimizer for optimizer in _optimizers(model) if optimizer.built]
         self.watchers = Watchers(settings, model.weights, self.optimizers)
@@ -139,21 +141,29 @@ class Program:
             return
         # Recurrent layers with dropout draw from their generators even where they don't drop anything.
         drawn = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
-        try:
-            predicted = model(x, training=False)
+        with self._told_in_our_words(targets):
+            predicted = _answers(model, x)
             model.optimizer.build(model.trainable_variables)
             model.compute_loss(x, y, predicted, None, training=False)
             model.compute_metrics(x, y, predicted, None)
+        self._reset()
+        for variable, value in drawn:
+            variable.assign(value)
+
+    @contextlib.contextmanager
+    def _told_in_our_words(self, targets: Iterable[str]) -> Iterator[None]:
+        """Say what Keras means when a model of the usual step, its targets and the settings don't fit."""
+        try:
+            yield
         except (ValueError, KeyError, TypeError) as error:
+            if self._own_step:
+                raise
             raise ConfigError(
                 "The model, its targets and the training settings don't go together.",
                 expected=f"outputs for {', '.join(targets) or 'no target'}",
                 received=str(error).strip().splitlines()[0],
                 remedy="see train.loss and train.metrics in `headrace show`, and the names of the model's outputs",
             ) from error
-        self._reset()
-        for variable, value in drawn:
-            variable.assign(value)
 
     def _build_optimizers(self) -> None:
         """Let the optimizers of a model's own step create their variables, in the scope of the strategy.
@@ -387,19 +397,12 @@ class Program:
         return Advance(np.concatenate(rows), begun - steps, latest)
 
     def _from_stream(self, feed: Stream, epoch: int, step: int, steps: int) -> Advance:
-        from headrace.records.inputs import damage_named
+        import tensorflow as tf
 
         per_epoch = self.steps(feed.examples)
         if per_epoch * self.settings.batch_size < feed.examples:
             feed.drop_remainder = True
         steps = min(steps, per_epoch - step)
-        splits = ["train", *([feed.held] if feed.held else [])]
-        with damage_named(feed.folder, *splits):
-            return self._stream_call(feed, epoch, step, steps, per_epoch)
-
-    def _stream_call(self, feed: Stream, epoch: int, step: int, steps: int, per_epoch: int) -> Advance:
-        import tensorflow as tf
-
         iterator = feed.batches(epoch * per_epoch + step, steps)
         carry, latest = self._stream_graph(iterator, feed.examples, tf.constant(step), tf.constant(step + steps))
         if step + steps < per_epoch:
@@ -411,18 +414,16 @@ class Program:
 
     def _table(self, examples: int) -> int:
         """The largest number of epochs whose orders are handed over at once."""
-        return int(np.clip(_ORDERS // max(examples, 1), 1, 1000))
+        return int(np.clip(_ORDERS // max(examples, 1), 1, self.settings.epochs))
 
     def _orders(self, feed: Memory, epoch: int, epochs: int) -> tuple[Any, int]:
         """The orders of some epochs as a tensor, and the row of the first; those that were drawn are used again."""
-        import tensorflow as tf
-
         drawn = self._drawn
         if drawn is None or drawn[0] is not feed or not drawn[1] <= epoch <= epoch + epochs <= drawn[2]:
-            table = np.zeros((self._table(feed.examples), feed.examples), np.int32)
-            for i in range(epochs):
+            table = aligned((self._table(feed.examples), feed.examples), np.int32)
+            for i in range(len(table)):
                 table[i] = order(feed.seed, epoch + i, feed.examples, self.settings.shuffle)
-            self._drawn = drawn = feed, epoch, epoch + epochs, tf.constant(table)
+            self._drawn = drawn = feed, epoch, epoch + len(table), shared(table)
         return drawn[3], epoch - drawn[1]
 
     def _on_device(self, feed: Memory) -> Any:
@@ -453,7 +454,9 @@ class Program:
 
         def one(done: Any, begin: Any, left: Any, _going: Any, rows: Any, _carry: Any) -> Any:
             end = tf.minimum(begin + left, per_epoch)
-            carry = self._loop(lambda number: self._gathered(train, orders[row + done], number), begin, end, examples)
+            # Cut out by an index, the row would be a constant to XLA, which would compile everything for each of them.
+            positions = tf.gather(orders, row + done)
+            carry = self._loop(lambda number: self._gathered(train, positions, number), begin, end, examples)
             finished = tf.equal(end, per_epoch)
             values, going = tf.cond(
                 finished,
@@ -757,6 +760,20 @@ def first_call(model: keras.Model, sample: Split) -> None:
     inputs = {name: padded(values) for name, values in sample.take(slice(0, 2)).tensors()[0].items()}
     with contextlib.suppress(NotImplementedError):
         model(inputs if len(inputs) > 1 else next(iter(inputs.values())), training=False)
+
+
+def _answers(model: keras.Model, x: Any) -> Any:
+    """Something of the shape of what a model answers: by its plan, which is quicker than to call it."""
+    import tensorflow as tf
+
+    outputs = getattr(model, "output", None)
+    if outputs is None:
+        # A Sequential has `outputs` only, of which there is one.
+        outputs = next(iter(getattr(model, "outputs", None) or []), None)
+    planned = [] if outputs is None else tf.nest.flatten(outputs)
+    if not planned or any(None in output.shape[1:] for output in planned):
+        return model(x, training=False)
+    return tf.nest.map_structure(lambda output: tf.zeros((2, *output.shape[1:]), output.dtype), outputs)
 
 
 def _map(function: Callable[[Any], Any], structure: Any) -> Any:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from headrace.ragged import Array, Ragged, from_tensor, to_tensor
+from headrace.records.inputs import ALIGNMENT, aligned
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -55,7 +56,7 @@ class Split:
         import tensorflow as tf
 
         inputs, targets = (
-            {name: to_tensor(values) for name, values in arrays.items()} for arrays in (self.inputs, self.targets)
+            {name: shared(values) for name, values in arrays.items()} for arrays in (self.inputs, self.targets)
         )
         return inputs, targets, None if self.weights is None else tf.constant(self.weights)
 
@@ -93,6 +94,8 @@ class Stream:
         shuffle: Draw a new order for each epoch.
         drop_remainder: Leave the smaller last batch of an epoch out.
         shard: The share of this worker: `(number, workers)`.
+        rows: Positions of the examples to learn from; default: the whole split.
+        held_rows: Positions of those to watch, in the split `held`; default: all of it.
     """
 
     folder: Path
@@ -103,6 +106,8 @@ class Stream:
     shuffle: bool = True
     drop_remainder: bool = False
     shard: tuple[int, int] = (0, 1)
+    rows: Array | None = None
+    held_rows: Array | None = None
     _at: int = -1
     _iterator: Iterator[Any] | None = None
 
@@ -114,13 +119,13 @@ class Stream:
     @property
     def examples(self) -> int:
         """Of an epoch."""
-        return self.info.examples["train"]
+        return self.info.examples["train"] if self.rows is None else len(self.rows)
 
     def sample(self, rows: int) -> Split:
         """The first examples, by which a model learns its shapes."""
         from headrace.records.inputs import dataset
 
-        batch = next(iter(dataset(self.folder, "train", rows)))
+        batch = next(iter(dataset(self.folder, "train", rows, self.rows)))
         return Split.of({name: from_tensor(values) for name, values in batch.items()}, self.info)
 
     def batches(self, step: int, steps: int) -> Iterator[Any]:
@@ -138,6 +143,8 @@ class Stream:
                 shuffle=self.shuffle,
                 drop_remainder=self.drop_remainder,
                 shard=self.shard,
+                in_memory=False,
+                rows=self.rows,
             )
             self._iterator = iter(self._seen(data))
         self._at = step + steps
@@ -148,7 +155,8 @@ class Stream:
         from headrace.records.inputs import dataset
 
         assert self.held is not None  # noqa: S101 (asked for only if there is one)
-        return iter(self._seen(dataset(self.folder, self.held, size))), -(-self.info.examples[self.held] // size)
+        examples = self.info.examples[self.held] if self.held_rows is None else len(self.held_rows)
+        return iter(self._seen(dataset(self.folder, self.held, size, self.held_rows))), -(-examples // size)
 
     def _seen(self, data: tf.data.Dataset) -> tf.data.Dataset:
         """Leave out what the model never sees, and pad what differs in length."""
@@ -171,6 +179,22 @@ class Stream:
             )
 
         return data.map(parts, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+
+
+def shared(values: Array | Ragged) -> Any:
+    """An array as a tensor on the same memory, where TensorFlow can use that: nobody may change it any more.
+
+    `tf.constant` would copy it twice: once for safety, and once to where its kernels want numbers to begin.
+    """
+    import tensorflow as tf
+
+    if isinstance(values, Ragged) or values.dtype == object or tf.config.list_logical_devices("GPU"):
+        return to_tensor(values)
+    if values.ctypes.data % ALIGNMENT or not values.flags.c_contiguous or not values.flags.writeable:
+        moved = aligned(values.shape, values.dtype)
+        moved[...] = values
+        values = moved
+    return tf.experimental.dlpack.from_dlpack(values.__dlpack__())
 
 
 def padded(values: Any) -> Any:

@@ -83,7 +83,7 @@ class Journal:
                 summary = Summary.Value(tag=name, metadata=_plugin("text"), tensor=_strings([value]))
             else:
                 pixels = np.asarray(value)
-                png, (height, width) = _png(pixels), pixels.shape[:2]
+                png, (height, width) = to_png(pixels), pixels.shape[:2]
                 path.with_suffix(".png").write_bytes(png)
                 image = Summary.Image(height=height, width=width, encoded_image_string=png)
                 summary = Summary.Value(tag=name, image=image)
@@ -131,7 +131,7 @@ def _strings(values: list[str]) -> Any:
     return tf.make_tensor_proto(values, tf.string)
 
 
-def _png(pixels: Any) -> bytes:
+def to_png(pixels: Any) -> bytes:
     """An image file of an array (height, width) or (height, width, channels)."""
     import io
 

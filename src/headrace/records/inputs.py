@@ -36,6 +36,8 @@ MEMORY_SHARE = 0.25
 """Of the machine's memory that examples may take before they are read from their files instead."""
 ROWS, BYTES = 2048, 8 * 2**20
 """What is parsed at once, at most: batches smaller than that are cut out of it."""
+ALIGNMENT = 64
+"""Bytes: where TensorFlow wants the numbers of a tensor to begin."""
 _PACKED = 4
 """How many times larger records may be than their compressed files: text is three times as large."""
 
@@ -157,15 +159,13 @@ def arrays(folder: Path, split: str) -> dict[str, np.ndarray[Any, Any] | Ragged]
     Raises:
         DataError: There is no such split, or a file is damaged, truncated or missing; the message says where.
     """
-    import numpy as np
-
     from headrace.ragged import Ragged
 
     info = read_info(folder)
     count = _written(info, split).examples
     parts: dict[str, list[Ragged]] = {name: [] for name, feature in info.features.items() if feature.ragged}
     whole: dict[str, Any] = {
-        name: np.empty((count, *feature.shape), object if feature.dtype == "string" else feature.dtype)
+        name: aligned((count, *feature.shape), object if feature.dtype == "string" else feature.dtype)
         for name, feature in info.features.items()
         if name not in parts
     }
@@ -180,13 +180,27 @@ def arrays(folder: Path, split: str) -> dict[str, np.ndarray[Any, Any] | Ragged]
     return {name: whole[name] if name in whole else Ragged.joined(parts[name]) for name in info.features}
 
 
-def dataset(folder: Path, split: str, batch_size: int) -> tf.data.Dataset:
+def aligned(shape: tuple[Any, ...], dtype: Any) -> np.ndarray[Any, Any]:
+    """An array of any contents that begins where TensorFlow wants it, so that it can take it over without a copy."""
+    import numpy as np
+
+    kind = np.dtype(dtype)
+    if kind.hasobject:
+        return np.empty(shape, kind)
+    size = int(np.prod(shape, dtype=np.int64)) * kind.itemsize
+    memory = np.empty(size + ALIGNMENT, np.uint8)
+    begin = -memory.ctypes.data % ALIGNMENT
+    return memory[begin : begin + size].view(kind).reshape(shape)
+
+
+def dataset(folder: Path, split: str, batch_size: int, rows: np.ndarray[Any, Any] | None = None) -> tf.data.Dataset:
     """The examples of a split in stored order.
 
     Args:
         folder: A finished folder of records.
         split: Name of a split.
         batch_size: Examples in a batch; the last one may be smaller.
+        rows: Positions of those that are wanted; default: all.
 
     Returns:
         A dataset of `Batch`, with the number of batches known. Iterating raises an error of TensorFlow where a file is
@@ -195,7 +209,7 @@ def dataset(folder: Path, split: str, batch_size: int) -> tf.data.Dataset:
     Raises:
         DataError: There is no such split.
     """
-    return stream(folder, split, batch_size=batch_size, seed=0, epochs=1, shuffle=False, in_memory=False)
+    return stream(folder, split, batch_size=batch_size, seed=0, epochs=1, shuffle=False, in_memory=False, rows=rows)
 
 
 def stream(
@@ -210,6 +224,7 @@ def stream(
     drop_remainder: bool = False,
     shard: tuple[int, int] = (0, 1),
     in_memory: bool | None = None,
+    rows: np.ndarray[Any, Any] | None = None,
 ) -> tf.data.Dataset:
     """The batches of a whole training; that of any step, counted over all epochs, follows from seed and step alone.
 
@@ -226,6 +241,7 @@ def stream(
             batch may be empty.
         in_memory: Parse the examples once and keep them (raises the errors of `arrays`), or read and parse them in the
             order asked for; default: keep them if they fit (`fits_in_memory`). The batches are the same.
+        rows: Positions of the examples that it is made of, such as all but a fold; default: the whole split.
 
     Returns:
         A dataset of `Batch`, with the number of batches known. Iterating raises an error of TensorFlow where a file is
@@ -241,10 +257,10 @@ def stream(
     from headrace.records.orders import order
 
     info = read_info(folder)
-    examples = _written(info, split).examples
+    examples = _written(info, split).examples if rows is None else len(rows)
     worker, workers = shard
     steps = examples // batch_size if drop_remainder else -(-examples // batch_size)
-    share, rest = (len(range(worker, rows, workers)) for rows in (batch_size, examples % batch_size))
+    share, rest = (len(range(worker, size, workers)) for size in (batch_size, examples % batch_size))
     if not steps or not share:
         raise ConfigError(
             f"No batch of {batch_size} can be made of split `{split}`.",
@@ -263,16 +279,17 @@ def stream(
     begun, skipped = divmod(first_step, steps)
 
     def positions(epoch: int) -> np.ndarray[Any, Any]:
-        rows = order(seed, int(epoch), examples, shuffle)[: steps * batch_size]
-        rows = rows[skipped * batch_size :] if epoch == begun else rows
-        return rows if workers == 1 else rows[np.arange(len(rows)) % batch_size % workers == worker]
+        found = order(seed, int(epoch), examples, shuffle)[: steps * batch_size]
+        found = found[skipped * batch_size :] if epoch == begun else found
+        found = found if workers == 1 else found[np.arange(len(found)) % batch_size % workers == worker]
+        return found if rows is None else rows[found].astype(np.int32)
 
     # Nothing here is for AutoGraph, whose conversion would take longer than to build the graph.
     @tf.autograph.experimental.do_not_convert
-    def batches(epoch: tf.Tensor, rows: tf.Tensor) -> tf.data.Dataset:
+    def batches(epoch: tf.Tensor, ordered: tf.Tensor) -> tf.data.Dataset:
         left = steps - skipped * tf.cast(epoch == begun, tf.int64)
         size = at_once * share
-        pieces = tf.data.Dataset.range(-(-left // at_once)).map(lambda n: rows[n * size : (n + 1) * size])
+        pieces = tf.data.Dataset.range(-(-left // at_once)).map(lambda n: ordered[n * size : (n + 1) * size])
         found = batches_of(pieces)
         return found.rebatch(share) if at_once > 1 else found
 
