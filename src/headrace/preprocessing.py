@@ -70,7 +70,7 @@ def preprocess(job: Job, room: Room, raw: Artifact) -> None:
 
     What is written: `info.json` and the shards (with what TensorFlow Datasets needs to read them); of the raw training
     split `statistics.json`, `statistics.pb`, `schema.pbtxt` and, if the workload learns more, `learned.npz`; and
-    `quarantine.jsonl`, the examples that were left out; and, if the source knows what its tokens stand for, `words.json`.
+    `quarantine.jsonl`, the examples that were left out; and `words.json`, if the source knows the words of its tokens.
 
     Raises:
         DataError: The raw data are not what the workload declares or the reviewed schema demands, a split is missing or
