@@ -324,3 +324,31 @@ def test_a_state_holds_what_keras_does_not_know_of() -> None:
 
     assert any(array.dtype == np.int64 and array.shape == (3,) for array in before)
     np.testing.assert_array_equal(first, again)
+
+
+def test_a_step_of_its_own_may_return_what_keras_keeps_together() -> None:
+    """`{m.name: m.result() for m in self.metrics}` holds the compiled metrics as one, which `fit` takes apart."""
+    import keras
+    import tensorflow as tf
+
+    class Stepping(keras.Model):
+        def train_step(self, data: Any) -> dict[str, Any]:
+            x, y = data
+            with tf.GradientTape() as tape:
+                predicted = self(x, training=True)
+                loss = self.compute_loss(x, y, predicted)
+            gradients = tape.gradient(loss, self.trainable_weights)
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+            for metric in self.metrics:
+                if metric.name == "loss":
+                    metric.update_state(loss)
+                else:
+                    metric.update_state(y, predicted)
+            return {metric.name: metric.result() for metric in self.metrics}
+
+    given = keras.Input((WIDTH,), name="features")
+    model = Stepping(given, keras.layers.Dense(1, name="price")(given))
+    trained = Program(model, settings(), choose("default"), examples())
+    rows = trained.run(examples(), None, seed=0, first=0, epochs=2)
+    assert trained.names == ["loss", "mae"]
+    assert np.isfinite(rows).all()

@@ -626,7 +626,7 @@ class Program:
 
     def _own_update(self, inputs: Any, targets: Any, weights: Any, _mask: Any, _count: Any, _share: Any) -> Any:
         """The model's own step."""
-        results = self.model.train_step(self._data(inputs, targets, weights))
+        results = _flat(self.model.train_step(self._data(inputs, targets, weights)))
         self._train_names = list(results)
         return _vector(results)
 
@@ -715,7 +715,7 @@ class Program:
         import tensorflow as tf
 
         if self._own_test:
-            results = self.model.test_step(self._data(inputs, targets, weights))
+            results = _flat(self.model.test_step(self._data(inputs, targets, weights)))
             self._test_names = list(results)
             return _vector(results)
         x, y = self._packed(inputs, targets)
@@ -735,6 +735,14 @@ class Program:
         for metric in self.model.metrics:
             metric.reset_state()
         self._total.assign(0.0)
+
+
+def _flat(results: Mapping[str, Any]) -> dict[str, Any]:
+    """The results of a step by name, also those that Keras keeps together as one metric."""
+    found: dict[str, Any] = {}
+    for name, value in results.items():
+        found |= _flat(value) if isinstance(value, Mapping) else {name: value}
+    return found
 
 
 def _vector(results: Mapping[str, Any]) -> Any:

@@ -67,9 +67,9 @@ class Forecasting(Regression):
         return {"reference": next(iter(naive.values()))["absolute"]} if naive else {}
 
     def about(self, facts: Facts) -> Mapping[str, Any]:
-        """The error at each step ahead, and how many neighbours are drawn together."""
+        """As of numbers; the error at each step ahead, and how many neighbours are drawn together."""
         examples = len(facts["absolute"])
-        found: dict[str, Any] = {"block": self._block(examples)}
+        found: dict[str, Any] = {**super().about(facts), "block": self._block(examples)}
         if self.steps > 1:
             found["horizons"] = facts["steps"].astype(np.float64).mean(axis=0).tolist()
         return found
