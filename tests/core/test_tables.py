@@ -279,8 +279,8 @@ class TestDialects:
             ("a.CSV", GOOD, {}),
             ("a.csv", GOOD.partition("\n")[2], {"names": ("RM", "AGE", "MEDV")}),
             ("a.csv", GOOD.encode("utf-16"), {"encoding": "utf-16"}),
-            ("a.csv.gz", gzip.compress(GOOD.encode()), {}),
-            ("a.csv.gz", gzip.compress(GOOD.encode("utf-16")), {"encoding": "utf-16"}),
+            ("a.csv.gz", gzip.compress(GOOD.encode(), mtime=0), {}),
+            ("a.csv.gz", gzip.compress(GOOD.encode("utf-16"), mtime=0), {"encoding": "utf-16"}),
         ],
     )
     def test_are_read(self, tmp_path: Path, name: str, content: str | bytes, options: dict[str, Any]) -> None:
