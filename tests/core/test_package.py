@@ -37,10 +37,11 @@ def test_the_lock_has_a_hash_for_everything_and_no_address() -> None:
 
 def test_every_direct_dependency_is_locked() -> None:
     facts = tomllib.loads((PROJECT / "pyproject.toml").read_text())
-    wanted = [*facts["project"]["dependencies"], *facts["project"]["optional-dependencies"]["prefect"]]
+    extras = facts["project"]["optional-dependencies"].values()
+    wanted = [*facts["project"]["dependencies"], *(one for extra in extras for one in extra)]
     wanted += facts["dependency-groups"]["dev"]
     locked = {line.split("==")[0] for line in (PROJECT / "requirements.lock").read_text().splitlines() if "==" in line}
 
     for requirement in wanted:
-        name = requirement.split("=")[0].split(">")[0].split("<")[0].strip()
+        name = requirement.split("[")[0].split("=")[0].split(">")[0].split("<")[0].strip()
         assert name.replace("_", "-") in locked
