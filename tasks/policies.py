@@ -167,14 +167,16 @@ def concluded(summary: Summary) -> Any:
 
 def flow_run_name() -> str:
     """The name of a flow run: the job in a few words, as the command line and the report name it."""
-    return Job.model_construct(workload=flow_run.flow_name, **flow_run.parameters).title
+    job = Job.model_construct(workload=flow_run.flow_name, **flow_run.parameters)
+    return (job if job.source else job.model_copy(update={"source": job.usual_source})).title
 
 
 def fan_out_name() -> str:
     """The name of a run of many trainings: workload, name of the study or tuning, and what is unusual about it."""
     given = flow_run.parameters
     unusual = [given["profile"]] if given.get("profile") != "full" else []
-    return " · ".join([given["workload"], given["name"], *unusual])
+    name = given["name"] or ", ".join(given.get("members") or [])
+    return " · ".join([given["workload"], name, *unusual])
 
 
 _counted: ContextVar[list[str]] = ContextVar("counted")

@@ -46,7 +46,7 @@ class TestForecasting:
         task, truth = Forecasting(NEXT), walk(20)
         facts = task.facts(truth, truth[:, None] + 1)
         assert set(metrics(task, truth, truth[:, None])) == {"mae", "mse", "rmse", "r2"}
-        assert set(task.about(facts)) == {"block"}
+        assert set(task.about(facts)) == {"block", "said", "worst"}
 
     def test_several_channels_count_together_at_each_step(self) -> None:
         task = Forecasting(Feature(shape=(3, 2), role="target"))
