@@ -99,7 +99,7 @@ def record(root: Path, found: Mapping[str, Any], command: str) -> list[Path]:
             "date": date,
         }
         for cell in found["cells"]
-        if cell["cell"] in variants and not cell["settings"] and cell["value"] is not None
+        if cell["cell"] in variants and cell["settings"] == {"variant": cell["cell"]} and cell["value"] is not None
     }
     if found["on"] != "test" or found["data"] != "real" or found["profile"] != "full" or not measured:
         return [page]

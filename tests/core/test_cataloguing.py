@@ -136,7 +136,7 @@ class TestStudies:
         "cells": [
             {
                 "cell": "plain",
-                "settings": {},
+                "settings": {"variant": "plain"},
                 "value": 2.0,
                 "interval": [1.5, 2.5],
                 "values": {0: 1.75, 1: 2.25},
