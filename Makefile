@@ -59,6 +59,8 @@ bench: setup     ## measure, and keep the figures in benchmarks/results
 	$(BIN)/python -m benchmarks.records
 	$(BIN)/python -m benchmarks.statistics
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.training
 
 clean:           ## remove the environment and everything that was run
 	rm -rf .venv .headrace
