@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from headrace import cataloguing, projects
-from headrace.artifacts import read_json, write_json
+from headrace.artifacts import read_json
 from headrace.chain import Stages
 from headrace.jobs import resolve
 from headrace.running import execute
@@ -22,8 +22,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*")
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
-    path = projects.root() / "docs" / "results.json"
-    results = read_json(path) or {}
+    measured: dict[str, cataloguing.Measured] = {}
     for variant in options.variants or list(projects.load(options.workload).variants):
         values: dict[str, float] = {}
         for seed in range(options.seeds):
@@ -34,14 +33,13 @@ def main() -> None:
             promise = evaluation["promises"][0]
             values[str(seed)] = round(promise["value"], 3)
             print(f"{variant} seed {seed}: {promise['metric']} {promise['value']:.3f}, verdict {record['verdict']}")
-        results.setdefault(options.workload, {})[variant] = {
+        measured[variant] = {
             "metric": promise["metric"],
             "values": values,
             "command": f"headrace run {options.workload} --variant {variant} --data real --seed N",
             "date": time.strftime("%Y-%m-%d"),
         }
-    write_json(path, results)
-    cataloguing.write(projects.root())
+    cataloguing.keep(projects.root(), options.workload, measured)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace import projects
-from headrace.artifacts import write_atomically
+from headrace.artifacts import write_atomically, write_json
 from headrace.errors import ConfigError
 from headrace.spec import Pipeline, Promise
 
@@ -88,8 +88,8 @@ def record(root: Path, found: Mapping[str, Any], command: str) -> list[Path]:
     page = root / "docs" / "studies" / f"{found['workload']}-{found['study']}.md"
     page.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(page, page_of(found, command, date).encode())
-    path = root / "docs" / "results.json"
-    results: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
+    if found["on"] != "test" or found["data"] != "real" or found["profile"] != "full":
+        return [page]
     variants = projects.load(found["workload"]).variants
     measured = {
         cell["cell"]: {
@@ -101,11 +101,28 @@ def record(root: Path, found: Mapping[str, Any], command: str) -> list[Path]:
         for cell in found["cells"]
         if cell["cell"] in variants and cell["settings"] == {"variant": cell["cell"]} and cell["value"] is not None
     }
-    if found["on"] != "test" or found["data"] != "real" or found["profile"] != "full" or not measured:
-        return [page]
-    results[found["workload"]] = {**results.get(found["workload"], {}), **measured}
-    write_atomically(path, (json.dumps(results, indent=1) + "\n").encode())
-    return [page, path, write(root)]
+    return [page, *(keep(root, found["workload"], measured) if measured else [])]
+
+
+def keep(root: Path, workload: str, measured: Mapping[str, Measured]) -> list[Path]:
+    """Write what was measured of some variants beside the results of the others, and bring the README up to date.
+
+    Args:
+        root: The project.
+        workload: The workload.
+        measured: Variant → metric, values by seed, command, date.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        ConfigError: `docs/results.json` is there and can't be read; it stays as it is.
+    """
+    path = root / "docs" / "results.json"
+    results = _results(path)
+    results[workload] = {**results.get(workload, {}), **measured}
+    write_json(path, results)
+    return [path, write(root)]
 
 
 def page_of(found: Mapping[str, Any], command: str, date: str) -> str:

@@ -191,3 +191,10 @@ class TestStudies:
     @pytest.mark.parametrize("changes", [{"on": "validation"}, {"data": "synthetic"}, {"profile": "smoke"}])
     def test_that_are_no_test_on_real_data_change_no_result(self, project: Path, changes: dict[str, str]) -> None:
         assert self.recorded(project, **changes) == ["docs/studies/tiny-sizes.md"]
+
+    def test_leave_results_that_cant_be_read_as_they_are(self, project: Path) -> None:
+        (project / "docs").mkdir()
+        (project / "docs" / "results.json").write_text("{")
+        with pytest.raises(ConfigError, match="can't be used"):
+            self.recorded(project)
+        assert (project / "docs" / "results.json").read_text() == "{"
