@@ -50,7 +50,7 @@ class Job(Spec):
     @property
     def usual_source(self) -> str:
         """The source that the variant takes where none is asked for."""
-        return self.pipeline.variants[self.variant].source or self.pipeline.default_source
+        return self.pipeline.source_of(self.variant)
 
     def function(self, name: str) -> Callable[..., Any] | None:
         """The workload's function of this name that the variant uses."""
@@ -152,7 +152,7 @@ def resolve(
     # A configuration file may hold anything; what is no name is unknown as one.
     variant = str(variant or pipeline.default_variant)
     chosen = pipeline.variants.get(variant)
-    usual = (chosen.source if chosen else None) or pipeline.default_source
+    usual = pipeline.source_of(variant) if chosen else pipeline.default_source
     source = str(source or usual)
     settings: Variant | None = None
     if chosen is None:

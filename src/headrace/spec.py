@@ -860,6 +860,10 @@ class Pipeline(Functions):
         """Name of the source that is used when none is asked for."""
         return next(iter(self.sources))
 
+    def source_of(self, variant: str) -> str:
+        """Name of the source that a variant takes when none is asked for."""
+        return self.variants[variant].source or self.default_source
+
     @property
     def default_variant(self) -> str:
         """Name of the variant that is run when none is asked for."""
