@@ -1,6 +1,8 @@
-"""The first models: download, preprocess, examine, train, evaluate, export, publish, monitor, report.
+"""A line, two clouds of points, three switches: from download to report.
 
-python -m flows.first_models [--variant switches --profile smoke …]
+Written by `headrace sync` from pipelines/first_models/__init__.py.
+
+python -m flows.first_models [--profile smoke …]
 prefect deployment run first_models/weekly
 """
 
@@ -28,13 +30,13 @@ def first_models(
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
     overrides: dict[str, Any] | None = None,
 ) -> Summary:
-    """Part points, follow a line, read switches.
+    """A line, two clouds of points, three switches.
 
     Args:
-        variant: Which of the small models, and how it is written.
+        variant: Which configuration of the workload; `headrace show` describes them.
         profile: The whole training, or a few seconds of it.
         data: The real data, the synthetic twin, or whichever can be had.
-        source: By default that of the variant: `points`, `line` or `switches`.
+        source: `points`, `line` or `switches`, or the path of data of one's own; default: that of the variant.
         seed: Seed of everything random.
         overrides: Path of a setting → value, as in `{"train.epochs": 8}`.
     """

@@ -1,6 +1,8 @@
-"""House prices: download, preprocess, train (fold by fold, if asked), evaluate, export, publish, monitor, report.
+"""Prices of houses from 13 facts about their neighbourhood: from download to report.
 
-python -m flows.house_prices [--variant kfold_100 --profile smoke …]
+Written by `headrace sync` from pipelines/house_prices.py.
+
+python -m flows.house_prices [--profile smoke …]
 prefect deployment run house_prices/nightly
 """
 
@@ -26,13 +28,13 @@ def house_prices(
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
     overrides: dict[str, Any] | None = None,
 ) -> Summary:
-    """Predict prices of houses from 13 facts about their neighbourhood.
+    """Prices of houses from 13 facts about their neighbourhood.
 
     Args:
-        variant: The final fit alone, or after 4 folds of 100 or 500 epochs.
+        variant: Which configuration of the workload; `headrace show` describes them.
         profile: The whole training, or a few seconds of it.
         data: The real data, the synthetic twin, or whichever can be had.
-        source: `boston` (default), `california`, or the path of a CSV or Parquet file with the columns of the former.
+        source: `boston` or `california`, or the path of data of one's own; default: that of the variant.
         seed: Seed of everything random.
         overrides: Path of a setting → value, as in `{"train.epochs": 8}`.
     """

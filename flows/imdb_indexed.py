@@ -1,6 +1,8 @@
-"""Indexed film reviews: download, preprocess, examine, train, evaluate, export, publish, monitor, report.
+"""Film reviews as bags of words: from download to report.
 
-python -m flows.imdb_indexed [--variant dev --profile smoke …]
+Written by `headrace sync` from pipelines/imdb_indexed.py.
+
+python -m flows.imdb_indexed [--profile smoke …]
 prefect deployment run imdb_indexed/weekly
 """
 
@@ -26,13 +28,13 @@ def imdb_indexed(
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
     overrides: dict[str, Any] | None = None,
 ) -> Summary:
-    """Tell whether a film review is favourable.
+    """Film reviews as bags of words.
 
     Args:
-        variant: The final fit, or one with examples held out.
+        variant: Which configuration of the workload; `headrace show` describes them.
         profile: The whole training, or a few seconds of it.
         data: The real data, the synthetic twin, or whichever can be had.
-        source: `imdb`, or the path of data of one's own in the same form.
+        source: `imdb`, or the path of data of one's own; default: that of the variant.
         seed: Seed of everything random.
         overrides: Path of a setting → value, as in `{"train.epochs": 8}`.
     """

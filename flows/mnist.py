@@ -1,7 +1,9 @@
-"""Handwritten digits, from download to report.
+"""Handwritten digits: from download to report.
 
-python -m flows.mnist [--variant convnet --profile smoke …]
-prefect deployment run mnist/nightly
+Written by `headrace sync` from pipelines/mnist/__init__.py.
+
+python -m flows.mnist [--profile smoke …]
+prefect deployment run mnist/weekly
 """
 
 from __future__ import annotations
@@ -51,14 +53,14 @@ def mnist(
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
     overrides: dict[str, Any] | None = None,
 ) -> Summary:
-    """Tell handwritten digits apart.
+    """Handwritten digits.
 
     Args:
-        variant: Which network, and how it is trained.
+        variant: Which configuration of the workload; `headrace show` describes them.
         profile: The whole training, or a few seconds of it.
         data: The real data, the synthetic twin, or whichever can be had.
-        source: `mnist`, `noise`, `zeros`, `random_labels`, or the path of a NumPy archive (.npz) with other images of
-            28 × 28 pixels in 10 classes; default: the variant's own.
+        source: `mnist`, `noise`, `zeros` or `random_labels`, or the path of data of one's own; default: that of the
+            variant.
         seed: Seed of everything random.
         overrides: Path of a setting → value, as in `{"train.epochs": 8}`.
     """

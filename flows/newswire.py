@@ -1,6 +1,8 @@
-"""Newswires: download, preprocess, examine, train, evaluate, export, publish, monitor, report.
+"""Topics of newswires: from download to report.
 
-python -m flows.newswire [--variant dev --profile smoke …]
+Written by `headrace sync` from pipelines/newswire.py.
+
+python -m flows.newswire [--profile smoke …]
 prefect deployment run newswire/weekly
 """
 
@@ -26,13 +28,13 @@ def newswire(
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
     overrides: dict[str, Any] | None = None,
 ) -> Summary:
-    """Tell the topic of a newswire.
+    """Topics of newswires.
 
     Args:
-        variant: The final fit, or one with examples held out; topics as vectors; a layer that is too narrow.
+        variant: Which configuration of the workload; `headrace show` describes them.
         profile: The whole training, or a few seconds of it.
         data: The real data, the synthetic twin, or whichever can be had.
-        source: `reuters`, or the path of data of one's own in the same form.
+        source: `reuters`, or the path of data of one's own; default: that of the variant.
         seed: Seed of everything random.
         overrides: Path of a setting → value, as in `{"train.epochs": 8}`.
     """

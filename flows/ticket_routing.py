@@ -1,6 +1,8 @@
-"""Ticket routing: download, preprocess, examine, train, evaluate, export, publish, monitor, report.
+"""Priority and department of support tickets: from download to report.
 
-python -m flows.ticket_routing [--variant difficulty --profile smoke …]
+Written by `headrace sync` from pipelines/ticket_routing.py.
+
+python -m flows.ticket_routing [--profile smoke …]
 prefect deployment run ticket_routing/weekly
 """
 
@@ -26,13 +28,13 @@ def ticket_routing(
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
     overrides: dict[str, Any] | None = None,
 ) -> Summary:
-    """Give support tickets a priority and a department.
+    """Priority and department of support tickets.
 
     Args:
-        variant: How the model with several inputs and outputs is written, and on which tickets.
+        variant: Which configuration of the workload; `headrace show` describes them.
         profile: The whole training, or a few seconds of it.
         data: The real data, the synthetic twin, or whichever can be had.
-        source: `tickets` (default), `difficulty` or `random`: by default that of the variant.
+        source: `tickets`, `difficulty` or `random`, or the path of data of one's own; default: that of the variant.
         seed: Seed of everything random.
         overrides: Path of a setting → value, as in `{"train.epochs": 8}`.
     """

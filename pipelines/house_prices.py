@@ -17,6 +17,7 @@ from headrace import (
     Choice,
     Column,
     CrossValidation,
+    Deploy,
     Ensemble,
     Feature,
     File,
@@ -314,4 +315,5 @@ PIPELINE = Pipeline(
         ),
     },
     smoke={"train.epochs": 25, "cross_validation.folds": 2, "export.examples": 16},
+    deploy=Deploy(retrain="nightly", smoke="kfold_100"),
 )

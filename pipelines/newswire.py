@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from headrace import Feature, Finding, Pipeline, Promise, Study, Train, Variant
+from headrace import Deploy, Feature, Finding, Pipeline, Promise, Study, Train, Variant
 from pipelines.sources.reuters import REUTERS, TOPICS
 
 if TYPE_CHECKING:
@@ -125,4 +125,5 @@ PIPELINE = Pipeline(
         ),
     },
     smoke={"train.epochs": 6, "export.examples": 16},
+    deploy=Deploy(smoke="bottleneck"),
 )

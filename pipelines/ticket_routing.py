@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace import Feature, Functions, Pipeline, Promise, Source, Study, Train, Variant
+from headrace import Deploy, Feature, Functions, Pipeline, Promise, Source, Study, Train, Variant
 
 if TYPE_CHECKING:
     import keras
@@ -292,4 +292,5 @@ PIPELINE = Pipeline(
         ),
     },
     smoke={"train.epochs": 1, "export.examples": 16},
+    deploy=Deploy(variant="by_name", smoke="difficulty"),
 )

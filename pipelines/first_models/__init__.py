@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace import Column, Feature, Functions, Pipeline, Promise, Source, Study, Train, Variant
+from headrace import Column, Deploy, Feature, Functions, Pipeline, Promise, Source, Study, Train, Variant
 
 if TYPE_CHECKING:
     import keras
@@ -295,4 +295,5 @@ PIPELINE = Pipeline(
         ),
     },
     smoke={"train.epochs": 3, "export.examples": 2},
+    deploy=Deploy(smoke="switches"),
 )

@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from headrace import EarlyStopping, Functions, ModelCheckpoint, Pipeline, Promise, Train, Variant
+from headrace import Deploy, EarlyStopping, Functions, ModelCheckpoint, Pipeline, Promise, Train, Variant
 from pipelines.mnist import models, training
 from pipelines.mnist.sources import SOURCES
 from pipelines.mnist.studies import ENSEMBLES, STUDIES, TUNINGS
@@ -231,4 +231,5 @@ PIPELINE = Pipeline(
     tunings=TUNINGS,
     ensembles=ENSEMBLES,
     smoke={"train.epochs": 2, "train.batch_size": 32, "export.examples": 16},
+    deploy=Deploy(variant="convnet", smoke="mlp"),
 )

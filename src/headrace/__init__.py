@@ -11,6 +11,7 @@ from headrace.spec import (
     Choice,
     Column,
     CrossValidation,
+    Deploy,
     EarlyStopping,
     Ensemble,
     Evaluate,
@@ -34,6 +35,7 @@ from headrace.spec import (
     Tuning,
     Variant,
     Waiver,
+    Windows,
 )
 
 __version__ = "0.1.0"
@@ -43,6 +45,7 @@ __all__ = [
     "Choice",
     "Column",
     "CrossValidation",
+    "Deploy",
     "EarlyStopping",
     "Ensemble",
     "Evaluate",
@@ -67,5 +70,6 @@ __all__ = [
     "Tuning",
     "Variant",
     "Waiver",
+    "Windows",
     "__version__",
 ]

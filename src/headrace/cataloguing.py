@@ -73,6 +73,15 @@ def write(root: Path) -> Path:
     return path
 
 
+def stale(root: Path) -> Path | None:
+    """The README's path, if it has a table that is not up to date."""
+    path = root / "README.md"
+    if not path.is_file() or BEGIN not in path.read_text():
+        return None
+    text = path.read_text()
+    return None if insert(text, table(root)) == text else path
+
+
 def record(root: Path, found: Mapping[str, Any], command: str) -> list[Path]:
     """Write what a study has found into the documents: a page, and the results of variants for the README's table.
 

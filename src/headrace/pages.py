@@ -39,15 +39,21 @@ def render(name: str, **values: Any) -> str:
     return _environment(TEMPLATES).get_template(name).render(**values, vouched=VOUCHED)
 
 
+def plain(template: str, /, **values: Any) -> str:
+    """A text of a template that is no page (code, YAML): what is put in must be safe by itself, nothing is escaped."""
+    return _environment(TEMPLATES, False).get_template(template).render(**values)
+
+
 @cache
-def _environment(folder: Path) -> jinja2.Environment:
+def _environment(folder: Path, escaped: bool = True) -> jinja2.Environment:
     """The templates of a folder; compiling them takes longer than filling them in."""
     import jinja2
 
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(folder),
-        autoescape=True,
+        autoescape=escaped,
         undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=not escaped,
         trim_blocks=True,
         lstrip_blocks=True,
     )

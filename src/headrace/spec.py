@@ -153,6 +153,8 @@ class Source(Spec):
     that are drawn, games that are played."""
     twin: Twin | None = None
     """Folder and seed → raw files of the same format with made-up, learnable contents; default: `make`."""
+    own: Read | None = None
+    """How data of the user's own are read where the common ways don't fit: file or folder → batches for each split."""
     words: Callable[[Path], Any] | None = None
     """Folder of raw files → the words that the numbers of `tokens` features stand for, for people to read."""
     quarantine: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -161,6 +163,8 @@ class Source(Spec):
     examples: dict[str, Annotated[int, Field(gt=0)]] = {}
     """How many examples the whole data set has in each split, where that is known: fewer are told to be a sample, by
     which no promise is judged."""
+    stands_for: Name | None = None
+    """Another source of the workload that has the same examples: promises made for that one hold for this one, too."""
     licence: str = ""
     homepage: str = ""
     note: str = ""
@@ -198,6 +202,40 @@ class Records(Spec):
     memory."""
     shard_bytes: Annotated[int, Field(ge=1_000)] = 100 * 2**20
     """A shard is closed when it holds this much: large enough to be read in one sweep, small enough to share out."""
+
+
+class Windows(Spec):
+    """Examples that are cut out of a series when records are read.
+
+    A record is one row of the series, in the order of time; an example is a window of rows, and what is to be forecast
+    a row some steps later. Inputs get the shape `(length, *shape of a row)`; weights and notes are those of one row.
+    Chollet's five days of hours, and the temperature a day later: `Windows(length=120, every=6, ahead=24)`.
+    """
+
+    length: Annotated[int, Field(ge=1)]
+    """Steps of a window."""
+    every: Annotated[int, Field(ge=1)] = 1
+    """Rows from one step to the next: 6 for hours, where a row is ten minutes."""
+    ahead: Annotated[int, Field(ge=0)] = 0
+    """Steps from the last one of a window to that of its target."""
+    stride: Annotated[int, Field(ge=1)] = 1
+    """Rows from where one window begins to where the next one does."""
+    sequence: bool = False
+    """A target for each step of a window, that of `ahead` steps later, instead of the last one's only."""
+    targets: Literal["inside", "beyond"] = "inside"
+    """`inside`: a window and its target lie in one split. `beyond`: as Chollet's listings cut them; a window lies in
+    its split, its target may lie in the first rows of the split that follows in time. The last split loses so many
+    windows as `timeseries_dataset_from_array(data[:-delay], data[delay:], …)` loses there."""
+
+    @property
+    def span(self) -> int:
+        """Rows from the first step of a window to its last."""
+        return (self.length - 1) * self.every
+
+    @property
+    def delay(self) -> int:
+        """Rows from the first step of a window to its (last) target."""
+        return self.span + self.ahead * self.every
 
 
 Named = str | dict[str, Any]
@@ -438,6 +476,8 @@ class Grid(Spec):
     description: str = ""
     variant: Name | None = None
     """What the cells of `axes` and `cells` start from; default: the workload's first variant."""
+    source: Name | None = None
+    """The source of all cells, where none is asked for; default: that of each cell's variant."""
     settings: Overrides = {}
     """What all cells have in common."""
     variants: tuple[Name, ...] = ()
@@ -459,6 +499,8 @@ class Finding(Spec):
     at_most: float | None = None
     beats: CellName | None = None
     """A cell that has a worse value, on average over the seeds."""
+    by: Annotated[float, Field(ge=0)] = 0.0
+    """By how much of the metric at least; 0: by anything."""
     book: float | None = None
     source: str = ""
     """Where the figure, or the claim, stands."""
@@ -734,6 +776,19 @@ class Monitor(Spec):
     """Quantile buckets into which each numeric column is cut."""
 
 
+class Deploy(Spec):
+    """How Prefect runs a workload by itself (see `headrace sync`)."""
+
+    retrain: Literal["nightly", "weekly"] | None = "weekly"
+    """How often it is trained anew; what has not changed is not done again. Each workload has a time of its own."""
+    variant: Name | None = None
+    """The variant that is trained; default: the workload's first."""
+    data: Literal["real", "auto"] = "real"
+    """`auto`: the twin where the real data can't be had."""
+    smoke: Name | None = None
+    """The variant by which deployment `smoke` tries every stage on made-up data; default: the same."""
+
+
 class Functions(Spec):
     """The code of a workload: what the engine calls. A variant may bring its own in place of the pipeline's."""
 
@@ -766,6 +821,9 @@ class Functions(Spec):
     decode: Callable[..., Any] | None = None
     """`headrace.measuring.own.Trial` → `headrace.measuring.sequences.Sentences`: how the examples of a `sequence` are
     turned into sentences, which BLEU compares."""
+    serve: Callable[..., Mapping[str, Any]] | None = None
+    """`headrace.bundling.signatures.Given` → `headrace.bundling.signatures.Signature`s by name: what is served where it
+    isn't what was trained. `serving_default` takes the place of the model's own answer."""
     measure: Callable[..., Any] | None = None
     """`headrace.measuring.own.Trial` → `headrace.measuring.own.Own`: metrics of the workload's own, for what is not
     answered example by example: images that are generated, games that are played."""
@@ -785,10 +843,15 @@ class Variant(Spec):
     sense; default: the workload's line."""
     functions: Annotated[Functions, Field(exclude=True)] = Functions()
     """What it does by other code than the workload's; not to be set from outside."""
+    windows: Windows | None = None
+    """The examples are windows of a series, whose rows `read` gives in the order of time, split after split. `preprocess`
+    sees rows."""
     preprocess: dict[str, Any] = {}
     """Arguments of the workload's `preprocess` and `learn` functions."""
     model: dict[str, Any] = {}
     """Arguments of the workload's `model` function."""
+    smoke: Annotated[dict[str, Any], Field(exclude=True)] = {}
+    """Overrides of its own in a smoke run, beside the workload's: a small network in place of one to be downloaded."""
     cross_validation: CrossValidation | None = None
     promises: tuple[Promise, ...] = ()
     evaluate: Evaluate = Evaluate()
@@ -824,6 +887,8 @@ class Pipeline(Functions):
     """Models to be averaged, for `headrace ensemble`."""
     smoke: dict[str, Any] = {}
     """Overrides that make any variant run in seconds: `{"train.epochs": 20}`."""
+    deploy: Deploy = Deploy()
+    """When Prefect runs it."""
 
     @model_validator(mode="after")
     def _is_complete(self) -> Self:
@@ -838,6 +903,10 @@ class Pipeline(Functions):
             for function in ("preprocess", "model"):
                 if not (getattr(variant.functions, function) or getattr(self, function)):
                     raise ValueError(f"variant {name} has no `{function}`, neither of its own nor the pipeline's")
+        for setting in ("variant", "smoke"):
+            name = getattr(self.deploy, setting)
+            if name is not None and name not in self.variants:
+                raise ValueError(f"deploy.{setting}: there is no variant `{name}`: {nearest(name, self.variants)}")
         return self
 
     @property

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from headrace import cataloguing, projects
-from headrace.__main__ import main
 from headrace.cataloguing import BEGIN, END, insert, table
 from headrace.errors import ConfigError
 
@@ -108,17 +107,18 @@ class TestReadme:
         with pytest.raises(ConfigError, match="has no place"):
             insert(text, "new")
 
-    def test_is_brought_up_to_date_by_a_command(self, project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def test_is_stale_until_it_is_written(self, project: Path) -> None:
+        assert cataloguing.stale(project) is None  # there is no table to keep
         (project / "README.md").write_text(f"# Tiny\n\n{BEGIN}\n{END}\n")
-        assert main(["list", "--markdown"]) == 0
-        printed = capsys.readouterr().out
-        assert main(["list", "--write"]) == 0
-        assert (project / "README.md").read_text() == f"# Tiny\n\n{BEGIN}\n{printed}{END}\n"
+        assert cataloguing.stale(project) == project / "README.md"
+        cataloguing.write(project)
+        assert (project / "README.md").read_text() == f"# Tiny\n\n{BEGIN}\n{table(project)}\n{END}\n"
+        assert cataloguing.stale(project) is None
 
     def test_of_this_project_is_up_to_date(self) -> None:
         assert projects.root() == ROOT
         text = (ROOT / "README.md").read_text()
-        assert text == cataloguing.insert(text, table(ROOT)), "run `headrace list --write`"
+        assert text == cataloguing.insert(text, table(ROOT)), "run `headrace sync`"
 
 
 class TestStudies:

@@ -29,6 +29,7 @@ COMMANDS = {
     "serve": "serving:serve",
     "show": "workloads:show",
     "study": "fanouts:study",
+    "sync": "workloads:sync",
     "tune": "fanouts:tune",
 }
 """Name of a command → the module of this package that holds it, and its function."""

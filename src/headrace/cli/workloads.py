@@ -1,4 +1,4 @@
-"""`list`, `show` and `new`: what there is to run, and more of it."""
+"""`list`, `show`, `new` and `sync`: what there is to run, more of it, and what follows from it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import click
 
 from headrace import projects
 from headrace.cli.shared import show_table
-from headrace.errors import EXIT_OK, HeadraceError
+from headrace.errors import EXIT_OK, EXIT_VERDICT, HeadraceError
 from headrace.fingerprints import leaves
 from headrace.jobs import arguments
 from headrace.spec import task_in_words
@@ -20,15 +20,8 @@ if TYPE_CHECKING:
 
 
 @click.command("list")
-@click.option("--markdown", is_flag=True, help="Print the table of the README instead.")
-@click.option("--write", is_flag=True, help="Bring the table in README.md up to date instead.")
-def list_workloads(markdown: bool, write: bool) -> int:
+def list_workloads() -> int:
     """List the workloads of the project."""
-    if markdown or write:
-        from headrace import cataloguing
-
-        click.echo(f"wrote {cataloguing.write(projects.root())}" if write else cataloguing.table(projects.root()))
-        return EXIT_OK
     pipelines: list[Pipeline] = []
     problems: list[HeadraceError] = []
     for name in projects.names():
@@ -147,3 +140,25 @@ def new(name: str) -> None:
     for path in scaffolding.scaffold(name, projects.root()):
         click.echo(f"wrote {path}")
     click.echo(f"try it:  headrace run {name} --profile smoke --data synthetic\nthen:    grep -rn 'TODO({name})' .")
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Write nothing; exit code 1 if something would change.")
+def sync(check: bool) -> int:
+    """Bring flows, deployments and the README's table up to date with the workloads.
+
+    Writes flows/NAME.py of each workload, the deployments in prefect.yaml, and the table in README.md, if there is one.
+    """
+    from headrace import cataloguing, deploying
+
+    root = projects.root()
+    changed = list(deploying.stale(root)) if check else deploying.sync(root)
+    table = cataloguing.stale(root)
+    if table is not None and not check:
+        cataloguing.write(root)
+    changed += [table] if table is not None else []
+    for path in changed:
+        click.echo(f"{'would write' if check else 'wrote'} {path.relative_to(root)}")
+    if not changed:
+        click.echo("everything is up to date")
+    return EXIT_VERDICT if check and changed else EXIT_OK
