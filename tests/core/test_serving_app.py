@@ -25,7 +25,7 @@ class Shelf:
     waiting = swaps = failures = 0
 
     def __init__(self, answer: Callable[[Any], Any]) -> None:
-        async def answered(signature: str, inputs: Any, rows: int) -> Any:
+        async def answered(signature: str, inputs: Any, rows: int, alone: bool) -> Any:
             result = answer(inputs)
             return await result if asyncio.iscoroutine(result) else result
 

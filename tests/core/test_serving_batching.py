@@ -20,10 +20,12 @@ class Model:
 
     def __init__(self) -> None:
         self.batches: list[list[float]] = []
+        self.threads: list[int] = []
         self.gate = threading.Event()
         self.gate.set()
 
     def ask(self, inputs: Any, signature: str) -> dict[str, Any]:
+        self.threads.append(threading.get_ident())
         self.gate.wait(10)
         values = inputs["x"]
         self.batches.append(values.reshape(len(values), -1)[:, 0].tolist())
@@ -141,3 +143,58 @@ class TestLimits:
             assert model.batches == [[0.0]]
 
         run(use, Limits(seconds=0.05))
+
+
+class TestAlone:
+    """A request that nobody else waits behind is answered without a change of threads, by a model that is quick."""
+
+    @staticmethod
+    async def asked(batcher: Batcher, model: Model, value: float) -> bool:
+        """Whether the model was asked in the server's own thread."""
+        answer = await batcher.answer("s", {"x": np.full((1, 1), value, np.float32)}, 1, alone=True)
+        assert answer["y"].item() == 2 * value
+        return model.threads[-1] == threading.get_ident()
+
+    def test_a_model_is_trusted_to_be_quick_once_it_has_been(self) -> None:
+        async def use(batcher: Batcher, model: Model) -> None:
+            assert [await self.asked(batcher, model, i) for i in range(3)] == [False, True, True]
+
+        run(use)
+
+    def test_a_model_that_is_slow_holds_up_nobody_else(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("headrace.serving.batching.QUICK", 0.0)
+
+        async def use(batcher: Batcher, model: Model) -> None:
+            assert [await self.asked(batcher, model, i) for i in range(3)] == [False, False, False]
+
+        run(use)
+
+    def test_who_asks_for_batches_gets_batches(self) -> None:
+        async def use(batcher: Batcher, model: Model) -> None:
+            assert [await self.asked(batcher, model, i) for i in range(3)] == [False, False, False]
+
+        run(use, Limits(wait=0.001))
+
+    def test_it_waits_its_turn_behind_others(self) -> None:
+        async def use(batcher: Batcher, model: Model) -> None:
+            await self.asked(batcher, model, 0)
+            model.gate.clear()
+            first = ask(batcher, 1.0)
+            await asyncio.sleep(0)
+            second = asyncio.ensure_future(self.asked(batcher, model, 2))
+            await asyncio.sleep(0)
+            model.gate.set()
+            await first
+            assert not await second
+            assert model.batches == [[0.0], [1.0], [2.0]]
+
+        run(use)
+
+    def test_a_fault_is_told_as_ever(self) -> None:
+        async def use(batcher: Batcher, model: Model) -> None:
+            await self.asked(batcher, model, 0)
+            with pytest.raises(ValueError, match="negative"):
+                await self.asked(batcher, model, -1)
+            assert await self.asked(batcher, model, 3)
+
+        run(use)

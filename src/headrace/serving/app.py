@@ -222,8 +222,15 @@ async def _predicted(served: Served, body: bytes, service: Service) -> tuple[int
         question = read(body, served.model, served.optional)
     else:
         question = await asyncio.to_thread(read, body, served.model, served.optional)
-    batched = served.model.signatures[question.signature].batched
-    outputs = await served.batcher.answer(question.signature, question.inputs, question.rows if batched else None)
+    signature = served.model.signatures[question.signature]
+    # Requests that have come at the same time are to be counted before it is asked whether this one is alone.
+    await asyncio.sleep(0)
+    outputs = await served.batcher.answer(
+        question.signature,
+        question.inputs,
+        question.rows if signature.batched else None,
+        alone=signature.steady and service.figures.under_way == 1,
+    )
     response = written(question, outputs)
     usual = question.signature == served.model.default_name
     if service.requests and question.rows and usual:
