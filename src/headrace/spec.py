@@ -327,12 +327,12 @@ def _origin(given: object) -> object:
     if not isinstance(given, str) or not _ORIGIN.fullmatch(given):
         raise ValueError(
             "expected random, imagenet, file:PATH, variant:NAME or registry:LINE@VERSION, the version being blessed, "
-            "previous or a number"
+            "previous, an alias or a number"
         )
     return given
 
 
-_ORIGIN = re.compile(r"random|imagenet|file:.+|variant:[a-z][a-z0-9_]*|registry:[^@]+@(blessed|previous|[0-9]+)")
+_ORIGIN = re.compile(r"random|imagenet|file:.+|variant:[a-z][a-z0-9_]*|registry:[^@]+@([a-z][a-z0-9_-]*|[0-9]+)")
 
 
 class Train(Spec):
@@ -365,7 +365,7 @@ class Train(Spec):
     weights: dict[str, Annotated[str, BeforeValidator(_origin)]] = {}
     """Path of a layer (`vgg16`, `encoder/block_1`; empty for the whole model) → where its weights come from that are
     not drawn: `imagenet` for one of `headrace.engine.backbones`; `variant:NAME` for what that variant of the workload
-    has trained; `registry:LINE@blessed` (or `previous`, or a number); `file:PATH`, of a model or of weights. Of a
+    has trained; `registry:LINE@blessed` (`previous`, an alias, a number); `file:PATH`, of a model or of weights. Of a
     model, the layer of the same path is taken."""
     frozen: tuple[str, ...] = ()
     """Layers that are not trained, with all within them, by patterns of their paths: `vgg16`, `vgg16/block[12]_*`.
@@ -679,7 +679,11 @@ class Evaluate(Spec):
     every number is a token. The single next token of a text is never padding."""
     block: Annotated[int, Field(ge=1)] | None = None
     """Neighbouring examples of a `forecasting` that are drawn together for intervals, since their windows overlap: as
-    many as it takes for errors to be independent. Default: the cube root of their number."""
+    many as it takes for errors to be independent. Default: the cube root of their number. Of a `language_model` the
+    windows of one text; default: each example is a text of its own."""
+    network: Name | None = None
+    """Whose features images that are made are compared by: `drawn`, or one of `headrace.engine.backbones`. Default: what
+    the workload's `measure` takes."""
     trials: Annotated[int, Field(ge=1)] | None = None
     """Most sentences that are decoded for BLEU (default: 1,000, spread over the split); and what the workload's
     `measure` is asked for, of episodes or images (default: its own number)."""
@@ -798,10 +802,11 @@ class Functions(Spec):
     serves as well."""
     learn: Callable[..., Any] | None = None
     """What statistics can't tell, such as a vocabulary: batches of the training split (to be gone through any number of
-    times) and its statistics → arrays by name, which `preprocess` gets as its second argument."""
+    times) and its statistics → arrays by name, which `preprocess` gets as its second argument. An argument called `raw`
+    is given the folder of raw files, for what is no example: vectors of words that others have learned."""
     model: Callable[..., Any] | None = None
     """Features of the records (and the variant's `model` arguments) → Keras model, not compiled, but every part of it
-    built. A `train_step` of its own is used as it is."""
+    built. A `train_step` of its own is used as it is. An argument called `learned` is given what `learn` gave."""
     compile: Callable[..., None] | None = None
     """Model and `Train` → nothing: compiles a model that has several optimizers or losses of its own. Default: by what
     `Train` says."""
@@ -844,8 +849,8 @@ class Variant(Spec):
     functions: Annotated[Functions, Field(exclude=True)] = Functions()
     """What it does by other code than the workload's; not to be set from outside."""
     windows: Windows | None = None
-    """The examples are windows of a series, whose rows `read` gives in the order of time, split after split. `preprocess`
-    sees rows."""
+    """The examples are windows of a series, whose rows `read` gives in the order of time, split after split.
+    `preprocess` sees rows."""
     preprocess: dict[str, Any] = {}
     """Arguments of the workload's `preprocess` and `learn` functions."""
     model: dict[str, Any] = {}

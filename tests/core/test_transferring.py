@@ -137,7 +137,13 @@ class TestLoading:
             path = saved(source, tmp_path / f"{number}.keras")
             registry.publish("millstones", {"assets.extra/model.keras": path}, bundle=f"bundle {number}")
             registry.bless("millstones", number)
-        for version, source in {"blessed": sources[1], "previous": sources[0], "1": sources[0]}.items():
+        registry.alias("millstones", "canary", 1)
+        for version, source in {
+            "blessed": sources[1],
+            "previous": sources[0],
+            "canary": sources[0],
+            "1": sources[0],
+        }.items():
             model = made(seed=3)
             told = load(model, settings(weights={"body": f"registry:millstones@{version}"}))
             assert weights(model.get_layer("body")) == weights(source.get_layer("body"))
@@ -195,7 +201,7 @@ class TestLoading:
 
 
 class TestSaying:
-    @pytest.mark.parametrize("source", ["imagenett", "registry:quern", "registry:quern@best", "variant:", "file:"])
+    @pytest.mark.parametrize("source", ["imagenett", "registry:quern", "registry:quern@the best", "variant:", "file:"])
     def test_a_source_of_no_kind_is_refused(self, source: str) -> None:
         with pytest.raises(ValueError, match="expected random, imagenet, file:PATH"):
             settings(weights={"body": source})
