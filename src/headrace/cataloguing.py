@@ -1,4 +1,4 @@
-"""What the documents say of results: the README's table of workloads, and a page for each study that was carried out.
+"""What the documents say of results: the README's table of workloads, a page of all variants, and one for each study.
 
 `docs/results.json` holds what was measured: workload → variant → metric, values by seed, command, date.
 
@@ -22,13 +22,21 @@ from headrace.spec import Pipeline, Promise
 
 BEGIN, END = "<!-- workloads:begin -->", "<!-- workloads:end -->"
 
-HEADINGS = ("workload", "what it predicts", "book", "variant", "promise", "the book's figure", "measured")
+HEADINGS = ("workload", "what it does", "book", "variants", "variant", "promise", "the book's figure", "measured")
+ALL_HEADINGS = ("workload", "variant", "what is special", "promise", "the book's figure", "measured")
+
+PREFACE = """\
+# Results
+
+Written by `headrace sync` from the files in `pipelines/` and from `docs/results.json`: every variant, what it promises
+beside the figure that its book reports, and what was measured on real data. Pages of studies are in [`studies/`](studies).
+"""
 
 Measured = Mapping[str, Any]
 
 
 def table(root: Path) -> str:
-    """The table in Markdown, and below it the seeds and the commands.
+    """The README's table in Markdown: a row for each workload, with the variant that is trained by schedule.
 
     Args:
         root: The project.
@@ -36,21 +44,59 @@ def table(root: Path) -> str:
     Raises:
         ConfigError: `docs/results.json` is not as described above, or names a workload or variant that is not there.
     """
-    results = _results(root / "docs" / "results.json")
     lines = [_row(HEADINGS), _row(["---"] * len(HEADINGS))]
-    details: list[str] = []
-    for name in projects.names():
-        pipeline = projects.load(name)
-        found = results.pop(name, {})
-        lines += [_row(cells) for cells in _rows(pipeline, dict(found))]
+    for pipeline, found in _everything(root):
+        name = pipeline.deploy.variant or pipeline.default_variant
+        promise = next(iter(pipeline.variants[name].promises), None)
+        link = f"[`{pipeline.name}`]({projects.file(pipeline.name)})"
+        lines.append(
+            _row(
+                (
+                    *(link, pipeline.title, pipeline.book, len(pipeline.variants), f"`{name}`"),
+                    *(*_promised(promise), _measured(promise, found.get(name))),
+                )
+            )
+        )
+    return "\n".join(lines)
+
+
+def page(root: Path) -> str:
+    """The page `docs/results.md`: a row for each variant and promise, and below it the seeds and the commands.
+
+    Args:
+        root: The project.
+
+    Raises:
+        ConfigError: As `table`.
+    """
+    lines = [PREFACE, _row(ALL_HEADINGS), _row(["---"] * len(ALL_HEADINGS))]
+    details = ["", "## Seeds and commands", ""]
+    for pipeline, found in _everything(root):
+        shown = f"`{pipeline.name}`"
+        for name, variant in pipeline.variants.items():
+            told = variant.description
+            for promise in variant.promises or (None,):
+                cells = (*_promised(promise), _measured(promise, found.get(name)))
+                lines.append(_row((shown, f"`{name}`", told, *cells)))
+                shown = told = ""
         details += [
-            f"- `{name}` `{variant}`, {one['date']}, `{one['command']}`: {one['metric']} {_seeds(one)}"
+            f"- `{pipeline.name}` `{variant}`, {one['date']}, `{one['command']}`: {one['metric']} {_seeds(one)}"
             for variant, one in found.items()
         ]
+    return "\n".join([*lines, *details, ""])
+
+
+def _everything(root: Path) -> Iterator[tuple[Pipeline, dict[str, Measured]]]:
+    """Each workload and what was measured of its variants."""
+    results = _results(root / "docs" / "results.json")
+    for name in projects.names():
+        pipeline, found = projects.load(name), results.pop(name, {})
+        strange = [variant for variant in found if variant not in pipeline.variants]
+        if strange:
+            raise ConfigError(f"docs/results.json names variants that {name} has not: {', '.join(strange)}")
+        yield pipeline, found
     if results:
         raise ConfigError(f"docs/results.json names workloads that are not there: {', '.join(results)}")
-    folded = ["", "<details><summary>Seeds and commands</summary>", "", *details, "", "</details>"]
-    return "\n".join([*lines, *(folded if details else [])])
 
 
 def insert(text: str, content: str) -> str:
@@ -66,20 +112,16 @@ def insert(text: str, content: str) -> str:
     return f"{before}{BEGIN}\n{content}\n{END}{after}"
 
 
-def write(root: Path) -> Path:
-    """Bring the README's table up to date and return the README's path."""
-    path = root / "README.md"
-    write_atomically(path, insert(path.read_text(), table(root)).encode())
-    return path
+def texts(root: Path) -> dict[Path, str]:
+    """What the README and the page of results are to hold; nothing where a project has no table.
 
-
-def stale(root: Path) -> Path | None:
-    """The README's path, if it has a table that is not up to date."""
-    path = root / "README.md"
-    if not path.is_file() or BEGIN not in path.read_text():
-        return None
-    text = path.read_text()
-    return None if insert(text, table(root)) == text else path
+    Raises:
+        ConfigError: As `table`.
+    """
+    readme = root / "README.md"
+    if not readme.is_file() or BEGIN not in readme.read_text():
+        return {}
+    return {readme: insert(readme.read_text(), table(root)), root / "docs" / "results.md": page(root)}
 
 
 def record(root: Path, found: Mapping[str, Any], command: str) -> list[Path]:
@@ -131,7 +173,10 @@ def keep(root: Path, workload: str, measured: Mapping[str, Measured]) -> list[Pa
     results = _results(path)
     results[workload] = {**results.get(workload, {}), **measured}
     write_json(path, results)
-    return [path, write(root)]
+    changed = texts(root)
+    for document, text in changed.items():
+        write_atomically(document, text.encode())
+    return [path, *changed]
 
 
 def page_of(found: Mapping[str, Any], command: str, date: str) -> str:
@@ -159,20 +204,6 @@ def page_of(found: Mapping[str, Any], command: str, date: str) -> str:
         value = "" if cell["value"] is None else short(cell["value"])
         lines.append(_row((cell["rank"] or "", cell["cell"], value, interval, seeds, parameters, cell["seconds"])))
     return "\n".join([*lines, ""])
-
-
-def _rows(pipeline: Pipeline, found: dict[str, Measured]) -> Iterator[list[str]]:
-    """A row for each variant that promises or has shown something; what all have in common stands in the first one."""
-    common = [f"[`{pipeline.name}`]({projects.file(pipeline.name)})", pipeline.title, pipeline.book]
-    told = [name for name, variant in pipeline.variants.items() if variant.promises or name in found]
-    for name in told or [pipeline.default_variant]:
-        variant, measured = pipeline.variants[name], found.pop(name, None)
-        promises = variant.promises or (None,)
-        for promise in promises:
-            yield [*common, f"`{name}`", *_promised(promise), _measured(promise, measured)]
-            common = [""] * 3
-    if found:
-        raise ConfigError(f"docs/results.json names variants that {pipeline.name} has not: {', '.join(found)}")
 
 
 def _promised(promise: Promise | None) -> tuple[str, str]:

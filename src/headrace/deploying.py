@@ -11,7 +11,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from headrace import projects
-from headrace.artifacts import system_errors, write_atomically
 from headrace.errors import ConfigError
 from headrace.pages import plain
 from headrace.spec import Pipeline
@@ -105,33 +104,6 @@ def texts(root: Path) -> dict[Path, str]:
         ) from error
     flows = {root / "flows" / f"{pipeline.name}.py": flow_of(pipeline) for pipeline in pipelines}
     return {**flows, deployments: with_deployments(before, deployments_of(pipelines))}
-
-
-def stale(root: Path) -> dict[Path, str]:
-    """Those of `texts` that differ from what lies there."""
-    return {path: text for path, text in texts(root).items() if not path.is_file() or path.read_text() != text}
-
-
-def sync(root: Path) -> list[Path]:
-    """Write what differs, all or nothing.
-
-    Returns:
-        The files that were written.
-    """
-    changes = stale(root)
-    before = {path: path.read_bytes() if path.is_file() else None for path in changes}
-    with system_errors("writing flows and deployments"):
-        try:
-            for path, text in changes.items():
-                write_atomically(path, text.encode())
-        except BaseException:
-            for path, held in before.items():
-                if held is None:
-                    path.unlink(missing_ok=True)
-                elif path.read_bytes() != held:
-                    write_atomically(path, held)
-            raise
-    return list(changes)
 
 
 def _default(pipeline: Pipeline) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from headrace import deploying
+from headrace import syncing
 from headrace.artifacts import system_errors, write_atomically
 from headrace.errors import ConfigError
 from headrace.pages import plain
@@ -39,12 +39,12 @@ def scaffold(name: str, root: Path) -> list[Path]:
             expected="lower-case letters, digits and underscores, as in wine_quality",
         )
     # Before anything is written: what is wrong with the project as it stands.
-    deploying.texts(root)
+    syncing.texts(root)
     pipeline = root / "pipelines" / f"{name}.py"
     with system_errors(f"writing the workload {name}"):
         write_atomically(pipeline, plain("pipeline.py.j2", name=name, title=title_of(name)).encode())
     try:
-        return [pipeline, *deploying.sync(root)]
+        return [pipeline, *syncing.sync(root)]
     except BaseException:
         pipeline.unlink(missing_ok=True)
         raise

@@ -8,11 +8,9 @@ from typing import Any
 
 import pytest
 
-from headrace import cataloguing, projects
-from headrace.cataloguing import BEGIN, END, insert, table
+from headrace import cataloguing
+from headrace.cataloguing import BEGIN, END, insert, page, table, texts
 from headrace.errors import ConfigError
-
-ROOT = Path(__file__).resolve().parents[2]
 
 PROMISES = """
         "plain": Variant(
@@ -40,45 +38,56 @@ def measured(project: Path, **changes: Any) -> None:
     (project / "docs" / "results.json").write_text(json.dumps({"tiny": {"plain": entry}}))
 
 
-def cells(project: Path) -> list[list[str]]:
-    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in table(project).splitlines() if "|" in line]
+def cells(text: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
 
 
 class TestTable:
-    def test_has_a_row_for_each_promise_and_leaves_out_variants_without(self, project: Path, promising: None) -> None:
-        heading, _, *rows = cells(project)
+    def test_has_a_row_for_each_workload(self, project: Path, promising: None) -> None:
+        heading, _, *rows = cells(table(project))
         assert heading[0] == "workload"
-        assert [row[3] for row in rows] == ["`plain`", "`plain`"]
-        assert rows[0][:3] == ["[`tiny`](pipelines/tiny.py)", "Tiny", "none"]
-        assert rows[0][4:] == ["test mae at most 3", "2.464 (listing 4.31)", ""]
-        assert rows[1][:3] == ["", "", ""]
-        assert rows[1][4:] == ["cross-validated val_mae 1 to 2", "", ""]
+        assert rows == [
+            [
+                *("[`tiny`](pipelines/tiny.py)", "Tiny", "none", "2", "`plain`"),
+                *("test mae at most 3", "2.464 (listing 4.31)", ""),
+            ]
+        ]
+
+    def test_shows_the_variant_that_is_trained_by_schedule(self, project: Path, edit: Any) -> None:
+        edit('name="tiny"', 'name="tiny", deploy=Deploy(variant="folded")')
+        edit("import CrossValidation", "import CrossValidation, Deploy")
+        assert cells(table(project))[2][4] == "`folded`"
 
     def test_says_what_was_measured(self, project: Path, promising: None) -> None:
         measured(project)
-        _, _, first, second = cells(project)
-        assert first[-1] == "2.500 (2.250 to 2.750, 3 seeds)"
-        assert second[-1] == ""
-        assert table(project).splitlines()[-3] == (
-            "- `tiny` `plain`, 2026-11-21, `headrace run tiny`: mae 2.500 (seed 0), 2.250 (seed 1), 2.750 (seed 2)"
-        )
+        assert cells(table(project))[2][-1] == "2.500 (2.250 to 2.750, 3 seeds)"
 
     def test_says_if_a_promise_was_not_kept(self, project: Path, promising: None) -> None:
         measured(project, values={"0": 3.25})
-        assert cells(project)[2][-1] == "3.250 (3.250 to 3.250, 1 seed), **promise not kept**"
-
-    def test_has_a_row_for_a_workload_that_promises_nothing(self, project: Path) -> None:
-        assert [row[3] for row in cells(project)[2:]] == ["`plain`"]
-
-    def test_has_a_row_for_a_variant_that_was_measured_without_a_promise(self, project: Path) -> None:
-        measured(project)
-        path = project / "docs" / "results.json"
-        path.write_text(path.read_text().replace('"plain"', '"folded"'))
-        assert [row[3] for row in cells(project)[2:]] == ["`folded`"]
+        assert cells(table(project))[2][-1] == "3.250 (3.250 to 3.250, 1 seed), **promise not kept**"
 
     def test_is_not_broken_by_a_title(self, project: Path, edit: Any) -> None:
         edit('title="Tiny"', 'title="A | B"')
         assert "A \\| B" in table(project)
+
+
+class TestPage:
+    def test_has_a_row_for_each_variant_and_each_promise(self, project: Path, promising: None) -> None:
+        _, _, *rows = cells(page(project))
+        assert [row[:2] for row in rows] == [["`tiny`", "`plain`"], ["", "`plain`"], ["", "`folded`"]]
+        assert rows[1][3:] == ["cross-validated val_mae 1 to 2", "", ""]
+
+    def test_says_seeds_and_commands(self, project: Path, promising: None) -> None:
+        measured(project)
+        assert page(project).splitlines()[-1] == (
+            "- `tiny` `plain`, 2026-11-21, `headrace run tiny`: mae 2.500 (seed 0), 2.250 (seed 1), 2.750 (seed 2)"
+        )
+
+    def test_shows_what_was_measured_of_a_variant_without_a_promise(self, project: Path) -> None:
+        measured(project)
+        path = project / "docs" / "results.json"
+        path.write_text(path.read_text().replace('"plain"', '"folded"'))
+        assert cells(page(project))[3][-1] == "2.500 (2.250 to 2.750, 3 seeds)"
 
     @pytest.mark.parametrize(
         ("results", "words"),
@@ -107,18 +116,14 @@ class TestReadme:
         with pytest.raises(ConfigError, match="has no place"):
             insert(text, "new")
 
-    def test_is_stale_until_it_is_written(self, project: Path) -> None:
-        assert cataloguing.stale(project) is None  # there is no table to keep
-        (project / "README.md").write_text(f"# Tiny\n\n{BEGIN}\n{END}\n")
-        assert cataloguing.stale(project) == project / "README.md"
-        cataloguing.write(project)
-        assert (project / "README.md").read_text() == f"# Tiny\n\n{BEGIN}\n{table(project)}\n{END}\n"
-        assert cataloguing.stale(project) is None
-
-    def test_of_this_project_is_up_to_date(self) -> None:
-        assert projects.root() == ROOT
-        text = (ROOT / "README.md").read_text()
-        assert text == cataloguing.insert(text, table(ROOT)), "run `headrace sync`"
+    def test_is_written_with_the_page_of_results_where_it_has_a_table(self, project: Path) -> None:
+        assert texts(project) == {}
+        readme = project / "README.md"
+        readme.write_text(f"# Tiny\n\n{BEGIN}\n{END}\n")
+        assert texts(project) == {
+            readme: f"# Tiny\n\n{BEGIN}\n{table(project)}\n{END}\n",
+            project / "docs" / "results.md": page(project),
+        }
 
 
 class TestStudies:
@@ -175,7 +180,7 @@ class TestStudies:
         assert "The loss is nan" in text
 
     def test_bring_the_variants_that_they_have_tested_into_the_readme(self, project: Path) -> None:
-        assert self.recorded(project)[1:] == ["docs/results.json", "README.md"]
+        assert self.recorded(project)[1:] == ["docs/results.json", "README.md", "docs/results.md"]
         kept = json.loads((project / "docs" / "results.json").read_text())["tiny"]
         assert list(kept) == ["plain"]
         assert kept["plain"]["values"] == {"0": 1.75, "1": 2.25}

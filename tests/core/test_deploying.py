@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headrace import deploying, projects
+from headrace import projects, syncing
 from headrace.__main__ import main
-from headrace.deploying import BEGIN, END, deployments_of, flow_of, stale, sync, with_deployments
+from headrace.deploying import BEGIN, END, deployments_of, flow_of, with_deployments
 from headrace.errors import ConfigError
 from headrace.spec import Deploy, Pipeline
+from headrace.syncing import stale, sync
 
 ROOT = Path(__file__).resolve().parents[2]
 ANCHORS = "definitions:\n  pool: &pool {}\n  in_turn: &in_turn {}\n  smoke: &smoke {}\n"
@@ -92,14 +93,14 @@ def test_a_file_without_a_place_is_refused() -> None:
 
 def test_a_write_that_fails_puts_back_what_was_written(application: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (application / "flows" / "tiny.py").write_text("before")
-    real = deploying.write_atomically
+    real = syncing.write_atomically
 
     def failing(path: Path, data: bytes) -> None:
         if path.name == "prefect.yaml":
             raise RuntimeError("no")
         real(path, data)
 
-    monkeypatch.setattr(deploying, "write_atomically", failing)
+    monkeypatch.setattr(syncing, "write_atomically", failing)
     with pytest.raises(RuntimeError):
         sync(application)
     assert (application / "flows" / "tiny.py").read_text() == "before"

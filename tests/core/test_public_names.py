@@ -12,17 +12,19 @@ import pytest
 import headrace
 
 CORE = Path(headrace.__file__).parent
+OF_KERAS = ("augmenting", "layers", "tensors")
+"""Modules of classes that stem from those of Keras and TensorFlow: they are imported inside functions."""
 MODULES = sorted(
     ".".join(path.relative_to(CORE).with_suffix("").parts)
     for path in CORE.rglob("*.py")
-    if path.stem not in ("__init__", "__main__", "layers")  # a class of Keras' needs Keras: asked for inside functions
+    if path.stem not in ("__init__", "__main__") and path.stem not in OF_KERAS
 )
 HEAVY = {"tensorflow", "keras", "prefect", "matplotlib", "tfx_bsl", "tensorflow_datasets"}
 
 
 def test_all_names_exactly_what_is_imported() -> None:
     public = {name for name in vars(headrace) if not name.startswith("_")}
-    public -= {module.partition(".")[0] for module in [*MODULES, "layers"]}
+    public -= {module.partition(".")[0] for module in (*MODULES, *OF_KERAS)}
 
     assert public | {"__version__"} == set(headrace.__all__)
 

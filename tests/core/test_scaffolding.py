@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from headrace import deploying, projects, scaffolding
+from headrace import projects, scaffolding, syncing
 from headrace.__main__ import main
 from headrace.errors import ConfigError, SystemTrouble
 from headrace.jobs import resolve
@@ -192,7 +192,7 @@ class TestAllOrNothing:
             real(path, data)
 
         monkeypatch.setattr(scaffolding, "write_atomically", failing)
-        monkeypatch.setattr(deploying, "write_atomically", failing)
+        monkeypatch.setattr(syncing, "write_atomically", failing)
         with pytest.raises(SystemTrouble, match="No room left while writing"):
             scaffold("wine_quality", application)
         assert files(application) == before

@@ -145,18 +145,15 @@ def new(name: str) -> None:
 @click.command()
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 if something would change.")
 def sync(check: bool) -> int:
-    """Bring flows, deployments and the README's table up to date with the workloads.
+    """Bring flows, deployments and tables of results up to date with the workloads.
 
-    Writes flows/NAME.py of each workload, the deployments in prefect.yaml, and the table in README.md, if there is one.
+    Writes flows/NAME.py of each workload, the deployments in prefect.yaml and, where the README has a place for it, its
+    table and docs/results.md.
     """
-    from headrace import cataloguing, deploying
+    from headrace import syncing
 
     root = projects.root()
-    changed = list(deploying.stale(root)) if check else deploying.sync(root)
-    table = cataloguing.stale(root)
-    if table is not None and not check:
-        cataloguing.write(root)
-    changed += [table] if table is not None else []
+    changed = list(syncing.stale(root)) if check else syncing.sync(root)
     for path in changed:
         click.echo(f"{'would write' if check else 'wrote'} {path.relative_to(root)}")
     if not changed:
