@@ -31,7 +31,7 @@ run: setup       ## run a workload as a Prefect flow: make run WORKLOAD=house_pr
 	$(BIN)/headrace run $(WORKLOAD) --engine prefect $(ARGS)
 
 test: setup      ## the tests (TESTS= names files or flags)
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup $(TESTS)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadgroup --durations 25 --durations-min 10 $(TESTS)
 
 test-slow: setup ## the tests, the slow ones too
 	$(BIN)/python -m pytest --run-slow $(TESTS)
@@ -60,7 +60,7 @@ bench: setup     ## measure, and keep the figures in benchmarks/results
 	$(BIN)/python -m benchmarks.statistics
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.serving
-	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.export
 
 clean:           ## remove the environment and everything that was run
 	rm -rf .venv .headrace
