@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 from headrace import projects
 from headrace.errors import ConfigError, nearest
 from headrace.fingerprints import leaves
-from headrace.spec import Pipeline, Source, Spec, TaskName, Tasks, Variant, explain, spec_of, task_in_words
+from headrace.spec import Feature, Pipeline, Source, Spec, TaskName, Tasks, Variant, explain, spec_of, task_in_words
 
 Profile = Literal["smoke", "full"]
 Data = Literal["auto", "real", "synthetic"]
@@ -46,6 +46,14 @@ class Job(Spec):
     def origin(self) -> Source:
         """The source of the examples."""
         return source_named(self.pipeline, self.source, self.usual_source)
+
+    @property
+    def inputs(self) -> dict[str, Feature]:
+        """The raw inputs of an example, as a served model takes them: of a window of rows, where that is an example."""
+        from headrace.windows import of_example
+
+        windows, rows = self.settings.windows, self.origin.named("input")
+        return {name: of_example(row, windows) for name, row in rows.items()} if windows else rows
 
     @property
     def usual_source(self) -> str:
@@ -170,7 +178,7 @@ def resolve(
     known = variant if chosen else pipeline.default_variant
     tree = pipeline.variants[known].model_dump()
     if profile == "smoke":
-        for path, value in pipeline.smoke.items():
+        for path, value in (pipeline.smoke | pipeline.variants[known].smoke).items():
             # What a variant does not have (folds, say) needs no smaller form.
             _put(tree, path, value, missing_is_fine=True)
     for path, value in (overrides or {}).items():
@@ -242,8 +250,13 @@ def arguments(pipeline: Pipeline, variant: str, name: str) -> dict[str, tuple[Ca
         function = pipeline.function(which, variant)
         if function is not None:
             parameters = list(inspect.signature(function).parameters.items())[given[which] :]
-            found |= {key: (function, parameter) for key, parameter in parameters}
+            found |= {key: (function, parameter) for key, parameter in parameters if key != GIVEN.get(which)}
     return found
+
+
+GIVEN = {"learn": "raw", "model": "learned"}
+"""What a function is given, if it has an argument of this name, which is no setting then: the folder of raw files, and
+what `learn` gave (arrays by name)."""
 
 
 def taken(function: Callable[..., Any], settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -59,7 +60,7 @@ def _facts(job: Job) -> dict[str, Any]:
 
 
 @stage(
-    settings=("preprocess",),
+    settings=("preprocess", "windows"),
     functions=("read", "words", "learn", "preprocess"),
     versions=("tensorflow", "tensorflow-datasets", "pyarrow", "numpy"),
     facts=_facts,
@@ -67,6 +68,9 @@ def _facts(job: Job) -> dict[str, Any]:
 )
 def preprocess(job: Job, room: Room, raw: Artifact) -> None:
     """Learn from the training split, then carry every split over into records. Memory does not grow with the data.
+
+    Where examples are windows of a series, all of this is of its rows: statistics are those of the training split's
+    rows, each once; and `info.json` says how windows are cut out of the records.
 
     What is written: `info.json` and the shards (with what TensorFlow Datasets needs to read them); of the raw training
     split `statistics.json`, `statistics.pb`, `schema.pbtxt` and, if the workload learns more, `learned.npz`; and
@@ -83,8 +87,9 @@ def preprocess(job: Job, room: Room, raw: Artifact) -> None:
     from headrace.records.inputs import Info, write_info
     from headrace.records.writing import stored, write
     from headrace.validation import checking, schema
+    from headrace.windows import counts, of_example
 
-    features = job.origin.features
+    features, windows = job.origin.features, job.settings.windows
     quarantines = {split: checking.Quarantine(job.origin.quarantine, split) for split in _splits(job, raw.path)}
     statistics = summarise(_reviewed(job, raw.path, "train", quarantines["train"]), features)
     if not statistics.rows:
@@ -95,20 +100,22 @@ def preprocess(job: Job, room: Room, raw: Artifact) -> None:
     layout = _layout(job, function)
     _can_serve(job, function, layout, next(raw_batches(job, raw.path, "train")))
 
-    written = {}
+    written, own = {}, dict[str, int]()
     for split, quarantine in quarantines.items():
         # The training split was looked at while its statistics were taken.
         known = split == "train"
         found = raw_batches(job, raw.path, split) if known else _reviewed(job, raw.path, split, quarantine)
         with progress(f"preprocess · {split}", statistics.rows if known else None) as advance:
-            batches = _preprocessed(job, found, function, layout)
+            counted = _noted(found, own, split)
+            batches = _preprocessed(job, itertools.chain(counted, _rows_after(job, raw, split)), function, layout)
             none = checking.Quarantine(remedy="let `preprocess` give finite numbers; what is missing, it must fill in")
             where = f"split `{split}` after preprocess"
             checked = checking.checked(_counted(batches, advance), layout, where, none)
             written[split] = write(room.output, split, checked, layout, job.pipeline.records)
-        if not written[split].examples:
+        if not own[split]:
             raise _empty(split)
-        log.info("preprocess: %d examples in split %s%s", written[split].examples, split, _left_out(quarantine))
+        what = "rows" if windows else "examples"
+        log.info("preprocess: %d %s in split %s%s", own[split], what, split, _left_out(quarantine))
 
     write_json(room.output / STATISTICS, statistics.to_json())
     write_atomically(room.output / "statistics.pb", statistics.to_proto("train").SerializeToString(deterministic=True))
@@ -123,10 +130,12 @@ def preprocess(job: Job, room: Room, raw: Artifact) -> None:
         workload=job.workload,
         source=job.source,
         data=raw.json("data.json")["data"],
-        features=layout,
+        features={name: of_example(row, windows) for name, row in layout.items()} if windows else layout,
         splits=written,
         encodings=stored(layout, kept),
         compression=kept.compression,
+        windows=windows,
+        cut=counts(windows, own) if windows else {},
     )
     write_info(room.output, info)
 
@@ -139,8 +148,20 @@ def words(records: Artifact) -> list[str]:
     return list(read_json(records.path / WORDS) or [])
 
 
-def learned_function(job: Job, records: Artifact) -> Function:
-    """The workload's preprocessing as it was learned when these records were written: raw batch → batch of records."""
+def learned_function(job: Job, records: Artifact, *, of_rows: bool = False) -> Function:
+    """The workload's preprocessing as it was learned when these records were written: raw batch → batch of records.
+
+    Where examples are windows it takes windows, and does to each of their rows what was done to the records'; unless it
+    is asked for as it is, to be used on rows.
+    """
+    from headrace.windows import over
+
+    function, windows = learned_parts(job, records)[0], job.settings.windows
+    return over(function, windows) if windows and not of_rows else function
+
+
+def learned_parts(job: Job, records: Artifact) -> tuple[Function, Statistics, dict[str, Any] | None]:
+    """The same, of rows, with what it was learned from: the statistics, and what the workload's `learn` gave."""
     import numpy as np
 
     from headrace.describing.summaries import Statistics
@@ -149,7 +170,8 @@ def learned_function(job: Job, records: Artifact) -> Function:
     if job.function("learn"):
         with np.load(records.path / LEARNED, allow_pickle=False) as file:
             learned = {name: file[name] for name in file.files}
-    return _function(job, Statistics.from_json(records.json(STATISTICS)), learned)
+    statistics = Statistics.from_json(records.json(STATISTICS))
+    return _function(job, statistics, learned), statistics, learned
 
 
 def raw_batches(job: Job, raw: Path, split: str, quarantine: Quarantine | None = None) -> Iterator[pa.RecordBatch]:
@@ -169,6 +191,71 @@ def raw_batches(job: Job, raw: Path, split: str, quarantine: Quarantine | None =
 
     noted = Quarantine(job.origin.quarantine, split) if quarantine is None else quarantine
     return checked(_splits(job, raw)[split], job.origin.features, f"split `{split}`", noted)
+
+
+def raw_windows(job: Job, raw: Path, split: str) -> dict[str, Any]:
+    """The raw inputs (and notes) of all examples of a split, where these are windows of a series.
+
+    Returns:
+        Name of a feature → `headrace.windows.Windowed` or an array, in the order of the records.
+    """
+    from headrace.readers.batches import whole
+    from headrace.windows import counts, examples
+
+    windows = job.settings.windows
+    assert windows is not None  # noqa: S101 (asked for only then)
+    features = {name: feature for name, feature in job.origin.features.items() if feature.role in ("input", "note")}
+    rows = whole(raw_batches(job, raw, split), features)
+    lengths = {split: len(next(iter(rows.values())))}
+    following = _after(job, raw, split) if windows.boundary == "beyond" else None
+    if following:
+        lengths[following] = sum(batch.num_rows for batch in raw_batches(job, raw, following))
+    return examples(rows, features, windows, counts(windows, lengths)[split])
+
+
+def raw_examples(job: Job, raw: Path, split: str) -> Iterator[pa.RecordBatch]:
+    """The raw examples of a split as a served model would be sent them: as `raw_batches`, or windows of these rows."""
+    import numpy as np
+
+    from headrace.readers.batches import batches
+    from headrace.windows import CUT
+
+    if not job.settings.windows:
+        yield from raw_batches(job, raw, split)
+        return
+    found = raw_windows(job, raw, split)
+    for first in range(0, len(next(iter(found.values()))), CUT):
+        yield from batches({name: np.asarray(values[first : first + CUT]) for name, values in found.items()})
+
+
+def _after(job: Job, raw: Path, split: str) -> str | None:
+    """The split that follows in time, if there is one."""
+    names = list(_splits(job, raw))
+    place = names.index(split) + 1
+    return names[place] if place < len(names) else None
+
+
+def _rows_after(job: Job, raw: Artifact, split: str) -> Iterator[pa.RecordBatch]:
+    """The first rows of the split that follows, as many as hold targets of this one."""
+    from headrace.windows import tail
+
+    windows = job.settings.windows
+    left = tail(windows) if windows else 0
+    following = _after(job, raw.path, split) if left else None
+    if following:
+        for batch in raw_batches(job, raw.path, following):
+            yield batch.slice(0, left)
+            left -= batch.num_rows
+            if left <= 0:
+                return
+
+
+def _noted(batches: Iterable[pa.RecordBatch], lengths: dict[str, int], split: str) -> Iterator[pa.RecordBatch]:
+    """The same batches, their rows counted as those of the split."""
+    lengths[split] = 0
+    for batch in batches:
+        lengths[split] += batch.num_rows
+        yield batch
 
 
 def _reviewed(job: Job, raw: Path, split: str, quarantine: Quarantine) -> Iterator[pa.RecordBatch]:
@@ -236,7 +323,7 @@ def _learned(job: Job, statistics: Statistics, raw: Artifact) -> dict[str, Any] 
     if not learn:
         return None
     try:
-        given = taken(learn, job.settings.preprocess)
+        given = taken(learn, {**job.settings.preprocess, "raw": raw.path})
         found = learn(_Restartable(job, raw.path), statistics, **given)
         return {name: _storable(np.asarray(values)) for name, values in found.items()}
     except HeadraceError:

@@ -77,11 +77,11 @@ def joined(parts: Sequence[Array | Ragged]) -> Array | Ragged:
     return Ragged.joined(ragged) if ragged else np.concatenate([dense(part) for part in parts])
 
 
-def to_tensor(values: Array | Ragged) -> tf.Tensor | tf.RaggedTensor:
-    """Values of a feature as TensorFlow keeps them."""
+def to_tensor(values: Any) -> Any:
+    """Values of a feature (an array, `Ragged`, or `headrace.windows.Windowed`) as TensorFlow keeps them."""
     import tensorflow as tf
 
-    return values.tensor() if isinstance(values, Ragged) else tf.constant(values)
+    return tf.constant(values) if isinstance(values, np.ndarray) else values.tensor()
 
 
 def from_tensor(tensor: tf.Tensor | tf.RaggedTensor) -> Array | Ragged:
@@ -93,8 +93,8 @@ def from_tensor(tensor: tf.Tensor | tf.RaggedTensor) -> Array | Ragged:
     return tensor.numpy()
 
 
-def dense(values: Array | Ragged) -> Array:
-    """Values that are an array, because their feature is of the same length in every example.
+def dense(values: Any) -> Array:
+    """Values as an array; they are one, or windows, because their feature is of the same length in every example.
 
     Raises:
         StageFailed: They are not.
@@ -105,4 +105,4 @@ def dense(values: Array | Ragged) -> Array:
             expected="a feature of one shape",
             remedy="cut or fill them up to one length in `preprocess`",
         )
-    return values
+    return np.asarray(values)

@@ -220,12 +220,20 @@ class Windows(Spec):
     """Steps from the last one of a window to that of its target."""
     stride: Annotated[int, Field(ge=1)] = 1
     """Rows from where one window begins to where the next one does."""
-    sequence: bool = False
-    """A target for each step of a window, that of `ahead` steps later, instead of the last one's only."""
-    targets: Literal["inside", "beyond"] = "inside"
+    target: Literal["last", "each", "path"] = "last"
+    """`last`: that of `ahead` steps after the last one. `each`: one for each step of the window, that of `ahead` steps
+    later, of shape `(length, *shape of a row)`. `path`: those of all the steps from the window's end to `ahead`, of
+    shape `(ahead, *shape of a row)`: how the error grows with the distance."""
+    boundary: Literal["inside", "beyond"] = "inside"
     """`inside`: a window and its target lie in one split. `beyond`: as Chollet's listings cut them; a window lies in
     its split, its target may lie in the first rows of the split that follows in time. The last split loses so many
     windows as `timeseries_dataset_from_array(data[:-delay], data[delay:], …)` loses there."""
+
+    @model_validator(mode="after")
+    def _looks_ahead(self) -> Self:
+        if self.target == "path" and not self.ahead:
+            raise ValueError("a path of targets needs `ahead`, the steps that it has")
+        return self
 
     @property
     def span(self) -> int:
@@ -682,8 +690,8 @@ class Evaluate(Spec):
     many as it takes for errors to be independent. Default: the cube root of their number. Of a `language_model` the
     windows of one text; default: each example is a text of its own."""
     network: Name | None = None
-    """Whose features images that are made are compared by: `drawn`, or one of `headrace.engine.backbones`. Default: what
-    the workload's `measure` takes."""
+    """Whose features images that are made are compared by: `drawn`, or one of `headrace.engine.backbones`. Default:
+    what the workload's `measure` takes."""
     trials: Annotated[int, Field(ge=1)] | None = None
     """Most sentences that are decoded for BLEU (default: 1,000, spread over the split); and what the workload's
     `measure` is asked for, of episodes or images (default: its own number)."""

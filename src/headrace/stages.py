@@ -17,7 +17,7 @@ import functools
 import inspect
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec
@@ -148,11 +148,8 @@ class Stage(Generic[P]):
         if self._facts:
             chosen |= self._facts(job)
         code: dict[str, str] = {}
-        for name in self._functions:
-            of_source = name in type(job.origin).model_fields
-            function = getattr(job.origin, name) if of_source else job.function(name)
-            if function is not None:
-                code |= fingerprints.function_code(function)
+        for function in self._code(job):
+            code |= fingerprints.function_code(function)
         return {
             "inputs": {_unlabelled(artifact.node, job): artifact.digest for artifact in _artifacts(bound)},
             "settings": chosen,
@@ -160,6 +157,17 @@ class Stage(Generic[P]):
             "core": fingerprints.core_code(self._function.__module__),
             "versions": fingerprints.versions(*self._versions),
         }
+
+    def _code(self, job: Job) -> Iterator[Callable[..., Any]]:
+        """The workload's functions that the stage calls, by itself or through a model that it loads."""
+        for name in self._functions:
+            if name == "custom":
+                yield from job.pipeline.code_of_objects
+                continue
+            of_source = name in type(job.origin).model_fields
+            function = getattr(job.origin, name) if of_source else job.function(name)
+            if function is not None:
+                yield function
 
     def _place(self, job: Job, ingredients: dict[str, Any]) -> Place:
         """Where the result with these ingredients belongs."""

@@ -7,6 +7,7 @@ checkpoint holds every variable that a step reads.
 
 from __future__ import annotations
 
+import inspect
 import json
 import logging
 import re
@@ -18,12 +19,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace import fingerprints
-from headrace.artifacts import Artifact, write_json
+from headrace.artifacts import Artifact, only, write_json
 from headrace.cross_validating import held_out, validation_rows
 from headrace.engine import borrowing, transferring
 from headrace.errors import ConfigError, StageFailed
 from headrace.jobs import Job
-from headrace.spec import Train
+from headrace.spec import Feature, Train
 from headrace.stages import Room, stage
 
 if TYPE_CHECKING:
@@ -34,24 +35,23 @@ if TYPE_CHECKING:
     from headrace.engine.epochs import Advance, Program
     from headrace.engine.feeding import Memory, Split, Stream
     from headrace.engine.journals import Journal
+    from headrace.records.inputs import Info
 
 log = logging.getLogger(__name__)
 
 
 def _facts(job: Job) -> dict[str, Any]:
     """What a training depends on beside settings, functions and records."""
-    code = [fingerprints.function_code(item) for item in job.pipeline.code_of_objects]
     weights = borrowing.origins(job.settings.train)
     return {
         "seed": job.seed,
-        **({"custom": fingerprints.digest(code)} if code else {}),
         **({"weights": weights} if weights else {}),
     }
 
 
 @stage(
     settings=("train", "model"),
-    functions=("model", "compile", "loop", "keep", "sample"),
+    functions=("model", "compile", "loop", "keep", "sample", "custom"),
     versions=("tensorflow", "keras", "numpy"),
     volatile=("training.json", "metrics.jsonl", "logs/*"),
     facts=_facts,
@@ -206,10 +206,10 @@ def _feed(
         )
     splits = ["train", *([watched] if watched else [])]
     if settings.feed == "memory" or (settings.feed == "auto" and fits_in_memory(info, splits)):
-        learn, held = _splits(records, settings, fold, folds, repeat, job_seed)
+        learn, held = _splits(records, info, settings, fold, folds, repeat, job_seed)
         return Memory(learn, held, seed)
     rows = np.arange(info.examples["train"])
-    cut = _cut(len(rows), settings, fold, folds, repeat, job_seed)
+    cut = _cut(info, settings, fold, folds, repeat, job_seed)
     return Stream(
         records.path,
         "train" if cut else watched,
@@ -233,26 +233,45 @@ def _split(records: Artifact, name: str) -> Split:
 
 
 def _splits(
-    records: Artifact, settings: Train, fold: int | None, folds: int | None, repeat: int | None, seed: int
+    records: Artifact, info: Info, settings: Train, fold: int | None, folds: int | None, repeat: int | None, seed: int
 ) -> tuple[Split, Split | None]:
     """The examples to learn from and those held out: a fold, the tail of the split, another split, or none."""
     whole = _split(records, "train")
-    cut = _cut(len(whole), settings, fold, folds, repeat, seed)
+    cut = _cut(info, settings, fold, folds, repeat, seed)
     if cut:
         return whole.take(cut[0]), whole.take(cut[1])
     return whole, _split(records, settings.validation) if settings.validation else None
 
 
 def _cut(
-    examples: int, settings: Train, fold: int | None, folds: int | None, repeat: int | None, seed: int
+    info: Info, settings: Train, fold: int | None, folds: int | None, repeat: int | None, seed: int
 ) -> tuple[Any, Any] | None:
-    """Which examples of the training split are learned from and which are held out, if it is cut in two."""
+    """Which examples of the training split are learned from and which are held out, if it is cut in two.
+
+    Of windows those are left out of both that overlap with a held-out one: they would tell what is to be forecast.
+
+    Raises:
+        ConfigError: Windows are to be held out here and there in a series, where all the others overlap with them.
+    """
+    import numpy as np
+
+    from headrace.windows import apart
+
+    examples, windows = info.examples["train"], info.windows
     if fold is not None and folds is not None:
+        if windows and repeat is not None:
+            raise ConfigError(
+                "Folds of a series can't be drawn: neighbouring windows overlap.",
+                remedy="set cross_validation.shuffle to false",
+            )
         inside = held_out(examples, fold, folds, repeat, seed)
-        return ~inside, inside
+        return apart(windows, ~inside, inside) if windows else ~inside, inside
     if settings.validation_split:
         tail = validation_rows(examples, settings.validation_split)
-        return slice(0, tail.start), tail
+        if not windows:
+            return slice(0, tail.start), tail
+        inside = np.arange(examples) >= tail.start
+        return apart(windows, ~inside, inside), inside
     return None
 
 
@@ -326,13 +345,23 @@ def _built(job: Job, records: Artifact, seed: int, scope: Any) -> keras.Model:
     keras.utils.set_random_seed(seed)
     try:
         with scope or contextlib.nullcontext(), precision(job.settings.train.precision):
-            return job.the("model")(features, **job.settings.model)
+            return _model(job, records, features)
     except Exception as error:
         raise StageFailed(
             f"`model` of {job.workload} can't be built.",
             received=f"{type(error).__name__}: {error}".splitlines()[0],
             remedy=f"see `model` in pipelines/{job.workload}.py, and model.* in `headrace show {job.workload}`",
         ) from error
+
+
+def _model(job: Job, records: Artifact, features: Mapping[str, Feature]) -> keras.Model:
+    import numpy as np
+
+    make = job.the("model")
+    if "learned" not in inspect.signature(make).parameters:
+        return make(features, **job.settings.model)
+    with np.load(only(records, "learned.npz"), allow_pickle=False) as file:
+        return make(features, learned={name: file[name] for name in file.files}, **job.settings.model)
 
 
 @contextmanager
@@ -466,7 +495,7 @@ def _driven(
 
     settings = job.settings.train
     number, workers = _worker(settings)
-    journal = Journal(room.output, drawn)
+    journal = Journal(room.output, drawn, room.scratch / "samples")
     try:
         if workers == 1:
             return drive(course, settings, epochs, room, journal, sampler=sampler)
@@ -559,18 +588,21 @@ def _sampler(job: Job, model: Any, feed: Memory | Stream, records: Artifact, see
 
     from headrace.engine.feeding import Memory
     from headrace.engine.journals import Moment
+    from headrace.measuring.own import learned_of
     from headrace.records.inputs import read_info
 
     split = feed.train if isinstance(feed, Memory) else feed.sample(16)
     # Copies: what a workload does to them must not reach the examples, which tensors share.
-    first = split.take(np.arange(min(16, len(split))))
+    first = split.take(np.arange(min(16, len(split)))).dense()
     features = read_info(records.path).features
+    learned = dict(*learned_of(job, records)[1:])
 
     def sample(journal: Journal, epoch: int) -> None:
         # What draws random numbers must draw the same in the next epoch as if nobody had looked.
         variables = model.non_trainable_variables if model is not None else []
         kept = [(variable, variable.numpy()) for variable in variables]
-        found = make(model, Moment(epoch, (seed + epoch) % 2**31, {**first.inputs, **first.targets}, features))
+        now = Moment(epoch, (seed + epoch) % 2**31, {**first.inputs, **first.targets}, features, learned)
+        found = make(model, now)
         for variable, value in kept:
             variable.assign(value)
         journal.samples(found, epoch)

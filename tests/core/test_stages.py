@@ -41,6 +41,12 @@ def bake(job: Job, room: Room, flour: Artifact, *, fold: int | None = None) -> N
     (room.output / "oven.log").write_text(str(time.time_ns()))
 
 
+@stage(functions=("custom",))
+def taste(job: Job, room: Room) -> None:
+    """What a model says that has layers of the workload's own."""
+    ran.append(room.node)
+
+
 def tiny(**overrides: Any) -> Job:
     """A job of the workload `tiny`."""
     return resolve("tiny", overrides=overrides)
@@ -57,6 +63,16 @@ pytestmark = pytest.mark.usefixtures("project")
 
 
 class TestSkipping:
+    def test_runs_again_what_loads_a_layer_of_the_workload_s_own_that_was_changed(self, edit: Any) -> None:
+        edit("FACTOR = 2\n", "FACTOR = 2\n\n\ndef quern():\n    return {'stone': 1}\n")
+        edit('name="tiny"', 'name="tiny", custom=quern')
+        taste(tiny())
+        assert taste(tiny()).state == "skipped"
+        edit("{'stone': 1}", "{'stone': 2}")
+        again = taste(tiny())
+        assert (again.state, ran) == ("run", ["taste", "taste"])
+        assert "`quern`" in again.reason
+
     def test_runs_what_was_never_made(self) -> None:
         flour, bread = both()
         assert ran == ["gather", "bake"]

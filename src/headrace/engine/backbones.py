@@ -134,9 +134,9 @@ def known(name: str) -> Known:
 
 def backbone(
     name: str,
-    shape: tuple[int | None, int | None, int] | None = None,
+    shape: tuple[int | None, ...] | None = None,
     *,
-    weights: Literal["imagenet"] | None = None,
+    weights: Literal["imagenet", "random"] | None = None,
     top: bool = False,
     pooling: Literal["avg", "max"] | None = None,
 ) -> keras.Model:
@@ -145,8 +145,9 @@ def backbone(
     Args:
         name: One of `CATALOGUE`.
         shape: Shape of an image (height, width, 3), None for any; default: any, and with a top the network's own.
-        weights: Fetch what was learned on ImageNet; else they are drawn. In a workload's `model`, `Train.weights` says
-            so for each variant; this is for a backbone outside of a training, such as in `preprocess`.
+        weights: Fetch what was learned on ImageNet, or draw them, always the same; default: drawn by Keras. In a
+            workload's `model`, `Train.weights` says so for each variant; this is for a backbone outside of a training,
+            such as in `preprocess`.
         top: Keep the layers that tell ImageNet's 1000 classes.
         pooling: Average or maximum over height and width, so that the output is a vector; default: the whole map.
 
@@ -167,6 +168,10 @@ def backbone(
         from headrace.engine.borrowing import imagenet
 
         load(model, imagenet(name, top=top))
+    elif weights == "random":
+        for number, weight in enumerate(model.trainable_weights):
+            if len(weight.shape) > 1:
+                weight.assign(keras.initializers.HeNormal(seed=number)(weight.shape))
     return model
 
 
@@ -204,7 +209,7 @@ def load(model: keras.Model, path: Path) -> None:
         ) from error
 
 
-def _squeezenet(shape: tuple[int | None, int | None, int], pooling: str | None) -> keras.Model:
+def _squeezenet(shape: tuple[int | None, ...], pooling: str | None) -> keras.Model:
     """SqueezeNet 1.1 (Iandola et al. 2016) without its top: 722,496 parameters, 512 channels at a sixteenth."""
     import keras
     from keras import layers

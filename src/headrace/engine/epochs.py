@@ -23,6 +23,7 @@ from headrace.ragged import Ragged
 from headrace.records.inputs import aligned
 from headrace.records.orders import order
 from headrace.spec import Train
+from headrace.windows import Windowed
 
 if TYPE_CHECKING:
     import keras
@@ -37,6 +38,8 @@ _ORDERS = 4_000_000
 
 _JUDGED = 2**20
 """Numbers of held-out examples that are judged in one piece: bounds the memory that a network takes for them."""
+_HUNDREDS = 256
+"""Steps of a sequence of any length, and numbers in the vector of a token, as long as nobody knows better."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +138,7 @@ class Program:
         """Compile the model, and let everything create its variables now: inside a loop it would be too late."""
         model = self.model
         inputs, targets, _ = sample.take(slice(0, 2)).tensors()
-        x, y = self._packed({name: padded(values) for name, values in inputs.items()}, targets)
+        x, y = self._packed(*_map(padded, (inputs, targets)))
         compile_model(model, self.settings, custom, own_compile, weighted=not self._own_step)
         if self._own_step:
             return
@@ -517,6 +520,8 @@ class Program:
         """The batch of a step, out of all examples: those of this worker."""
         import tensorflow as tf
 
+        from headrace.tensors import gathered
+
         examples = int(positions.shape[0])
         batch = min(self.settings.batch_size, examples)
         first = number * batch
@@ -530,7 +535,7 @@ class Program:
             rows = positions[first : tf.minimum(first + batch, examples)]
         if self._worker[1] > 1:
             rows = rows[self._worker[0] :: self._worker[1]]
-        return _map(lambda values: padded(tf.gather(values, rows)), train)
+        return _map(lambda values: padded(gathered(values, rows)), train)
 
     def _loop(self, batch_of: Callable[[Any], Any], begin: Any, end: Any, examples: Any) -> Any:
         """The steps of an epoch from `begin` to before `end`; what the last one answered."""
@@ -674,6 +679,8 @@ class Program:
         """Loss and metrics of the held-out examples in memory, in pieces of equal size and a last one."""
         import tensorflow as tf
 
+        from headrace.tensors import gathered
+
         examples = int(next(iter(held[0].values())).shape[0])
         size = min(self._piece(sum(_numbers(values) for values in held[0].values())), examples)
         whole, rest = divmod(examples, size)
@@ -681,7 +688,7 @@ class Program:
         def piece(start: Any, rows: int) -> Any:
             if rows == examples:
                 return _map(padded, held)
-            return _map(lambda values: padded(tf.gather(values, start + tf.range(rows))), held)
+            return _map(lambda values: padded(gathered(values, start + tf.range(rows))), held)
 
         last = piece(whole * size, rest) if rest else None
         return self._judged(lambda number: piece(number * size, size), whole, last)
@@ -759,8 +766,10 @@ def _rows(inputs: Mapping[str, Any]) -> Any:
 
 
 def _numbers(values: Any) -> int:
-    """Numbers in one example; in one step of it where their number differs."""
-    return int(np.prod([length for length in values.shape[1:] if length]))
+    """Numbers in one example, of which it has some hundred steps where it isn't said; tokens become vectors of them."""
+    count = int(np.prod([length or _HUNDREDS for length in values.shape[1:]]))
+    tokens = getattr(values, "dtype", None) == "int64" and len(values.shape) > 1
+    return count * _HUNDREDS if tokens else count
 
 
 def first_call(model: keras.Model, sample: Split) -> None:
@@ -795,7 +804,7 @@ def _specs(sample: Split) -> Any:
     """The shapes of a batch of any size: inputs, targets, weights."""
     import tensorflow as tf
 
-    def spec(values: Array | Ragged) -> Any:
+    def spec(values: Array | Ragged | Windowed) -> Any:
         shape = (None, None, *values.values.shape[1:]) if isinstance(values, Ragged) else (None, *values.shape[1:])
         return tf.TensorSpec(shape, tf.string if values.dtype == object else tf.as_dtype(values.dtype))
 

@@ -15,13 +15,14 @@ import numpy as np
 
 from headrace.ragged import Array, Ragged, from_tensor, to_tensor
 from headrace.records.inputs import ALIGNMENT, aligned
+from headrace.windows import Windowed
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
     from headrace.records.inputs import Info
 
-Arrays = Mapping[str, Array | Ragged]
+Arrays = Mapping[str, Array | Ragged | Windowed]
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,14 @@ class Split:
             {name: values[rows] for name, values in self.targets.items()},
             None if self.weights is None else self.weights[rows],
         )
+
+    def dense(self) -> Split:
+        """The same with windows as arrays: copies, for code that is not the engine's."""
+        inputs, targets = (
+            {name: np.asarray(values) if isinstance(values, Windowed) else values for name, values in arrays.items()}
+            for arrays in (self.inputs, self.targets)
+        )
+        return Split(inputs, targets, self.weights)
 
     def tensors(self) -> Any:
         """Inputs, targets and weights as TensorFlow keeps them."""
@@ -143,7 +152,9 @@ class Stream:
                 shuffle=self.shuffle,
                 drop_remainder=self.drop_remainder,
                 shard=self.shard,
-                in_memory=False,
+                # In an order of their own, windows would have each row read as often as they have steps: the rows are
+                # kept, if they fit.
+                in_memory=None if self.info.windows else False,
                 rows=self.rows,
             )
             self._iterator = iter(self._seen(data))
@@ -181,13 +192,15 @@ class Stream:
         return data.map(parts, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
-def shared(values: Array | Ragged) -> Any:
+def shared(values: Array | Ragged | Windowed) -> Any:
     """An array as a tensor on the same memory, where TensorFlow can use that: nobody may change it any more.
 
     `tf.constant` would copy it twice: once for safety, and once to where its kernels want numbers to begin.
     """
     import tensorflow as tf
 
+    if isinstance(values, Windowed):
+        return values.tensor()
     if isinstance(values, Ragged) or values.dtype == object or tf.config.list_logical_devices("GPU"):
         return to_tensor(values)
     if values.ctypes.data % ALIGNMENT or not values.flags.c_contiguous or not values.flags.writeable:
@@ -198,7 +211,8 @@ def shared(values: Array | Ragged) -> Any:
 
 
 def padded(values: Any) -> Any:
-    """A tensor: examples of different length are filled up with zeros at their end, to the longest of the batch."""
+    """A plain tensor: examples of different length are filled up with zeros at their end, to the longest of the batch;
+    windows are cut out."""
     import tensorflow as tf
 
-    return values.to_tensor() if isinstance(values, tf.RaggedTensor) else values
+    return values if isinstance(values, tf.Tensor) else values.to_tensor()

@@ -7,12 +7,13 @@ import logging
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from headrace.artifacts import write_atomically
 from headrace.spec import Feature
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ class Moment:
     examples: Mapping[str, Any]
     """The first examples of the training split, by the names of features; weights and notes left out."""
     features: Mapping[str, Feature]
+    learned: Mapping[str, Any] = field(default_factory=dict)
+    """What the workload's `learn` gave: a vocabulary, for instance."""
 
 
 class Journal:
@@ -41,11 +44,14 @@ class Journal:
     Args:
         folder: Where all that goes.
         model: A model whose structure TensorBoard shall draw, or None.
+        kept: Where samples outlive this attempt: a model that was trained further can't give those of earlier epochs.
     """
 
-    def __init__(self, folder: Path, model: keras.Model | None = None) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, model: keras.Model | None = None, kept: Path | None = None) -> None:
+        self._folder, self._kept = folder, kept
         shutil.rmtree(folder / "logs", ignore_errors=True)
+        if kept and kept.is_dir():
+            shutil.copytree(kept, folder / "samples", ignore=shutil.ignore_patterns(".*"), dirs_exist_ok=True)
         self._lines = (folder / "metrics.jsonl").open("w")
         self._events: dict[str, tf.io.TFRecordWriter] = {}
         if model is not None:
@@ -76,18 +82,22 @@ class Journal:
         from tensorflow.core.framework.summary_pb2 import Summary
 
         for name, value in found.items():
-            path = self._folder / "samples" / f"{epoch:05d}-{name}"
+            # A name may hold a dot, as "temperature 0.5" does: it is no suffix.
+            kind = "txt" if isinstance(value, str) else "png"
+            path = self._folder / "samples" / f"{epoch:05d}-{name}.{kind}"
             path.parent.mkdir(exist_ok=True)
             if isinstance(value, str):
-                path.with_suffix(".txt").write_text(value)
+                path.write_text(value, encoding="utf-8")
                 summary = Summary.Value(tag=name, metadata=_plugin("text"), tensor=_strings([value]))
             else:
                 pixels = np.asarray(value)
                 png, (height, width) = to_png(pixels), pixels.shape[:2]
-                path.with_suffix(".png").write_bytes(png)
+                path.write_bytes(png)
                 image = Summary.Image(height=height, width=width, encoded_image_string=png)
                 summary = Summary.Value(tag=name, image=image)
             self._event("train", step=epoch - 1, summary=Summary(value=[summary]))
+            if self._kept:
+                write_atomically(self._kept / path.name, path.read_bytes())
 
     def _draw(self, model: keras.Model) -> None:
         """The structure of the model, as TensorBoard's page of graphs reads it."""

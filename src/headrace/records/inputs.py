@@ -2,6 +2,8 @@
 
 Records are read by their position (`headrace.records.positions`), some thousand at a time, and parsed as many at once:
 reading them one by one takes six times as long or more. So the batch of any step can be had without those before it.
+
+Where examples are windows of a series (`headrace.windows`), records hold its rows, and all of this is of windows.
 """
 
 from __future__ import annotations
@@ -9,14 +11,14 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from headrace.artifacts import read_json, write_json
 from headrace.errors import ConfigError, DataError, nearest
 from headrace.records.writing import ANEW, Stored, Written
-from headrace.spec import Column, Feature
+from headrace.spec import Column, Feature, Windows
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
     from headrace.ragged import Ragged
     from headrace.records.positions import Fault, Reader
+    from headrace.windows import Cutter, Windowed
 
 Batch: TypeAlias = "dict[str, tf.Tensor | tf.RaggedTensor]"
 """Name of a feature → tensor of shape (examples, *shape of the feature)."""
@@ -54,18 +57,33 @@ class Info:
     data: str
     """`real` or `synthetic`."""
     features: Mapping[str, Feature]
-    """The features of a record, that is, after preprocessing."""
+    """The features of an example as a model gets it, that is, after preprocessing; of a window, where it is one."""
     splits: Mapping[str, Written]
-    """Split → its files, and how many examples each of them holds."""
+    """Split → its files, and how many records each of them holds."""
     encodings: Mapping[str, Stored]
     """How each feature is stored: see `headrace.records.writing.stored`."""
     compression: Literal["none", "gzip"] = "none"
     """Of the files."""
+    windows: Windows | None = None
+    """How examples are cut out of the records, which are rows of a series then."""
+    cut: Mapping[str, int] = field(default_factory=dict)
+    """Split → number of windows."""
 
     @property
     def examples(self) -> dict[str, int]:
         """Split → number of examples."""
-        return {split: written.examples for split, written in self.splits.items()}
+        return {split: self.cut.get(split, written.examples) for split, written in self.splits.items()}
+
+    @property
+    def rows(self) -> Info:
+        """What is stored: the same where an example is a record, else the rows by themselves."""
+        from headrace.windows import of_row
+
+        windows = self.windows
+        if windows is None:
+            return self
+        features = {name: of_row(feature, windows) for name, feature in self.features.items()}
+        return replace(self, features=features, windows=None, cut={})
 
     @property
     def shards(self) -> dict[str, tuple[str, ...]]:
@@ -95,14 +113,16 @@ def write_info(folder: Path, info: Info) -> None:
                     "columns": [column.name for column in feature.columns],
                     "encoding": info.encodings[name],
                 }
-                for name, feature in info.features.items()
+                for name, feature in info.rows.features.items()
             },
+            **({"windows": info.windows.model_dump(mode="json")} if info.windows else {}),
             "splits": {
                 split: {
                     "examples": written.examples,
                     "shards": list(written.shards),
                     "lengths": list(written.lengths),
                     "bytes": written.bytes,
+                    **({"windows": info.cut[split]} if info.windows else {}),
                 }
                 for split, written in info.splits.items()
             },
@@ -133,6 +153,11 @@ def read_info(folder: Path) -> Info:
     for name, entry in found["features"].items():
         columns = tuple(Column(name=column) for column in entry["columns"])
         features[name] = Feature(**{key: entry[key] for key in _KEPT if key in entry}, columns=columns)
+    windows = Windows.model_validate(found["windows"]) if "windows" in found else None
+    if windows:
+        from headrace.windows import of_example
+
+        features = {name: of_example(feature, windows) for name, feature in features.items()}
     return Info(
         workload=found["workload"],
         source=found["source"],
@@ -144,24 +169,35 @@ def read_info(folder: Path) -> Info:
         },
         encodings={name: entry["encoding"] for name, entry in found["features"].items()},
         compression=found["compression"],
+        windows=windows,
+        cut={split: entry["windows"] for split, entry in found["splits"].items()} if windows else {},
     )
 
 
 # ------------------------------------------------------------------------------------------------ reading
 
 
-def arrays(folder: Path, split: str) -> dict[str, np.ndarray[Any, Any] | Ragged]:
+def arrays(folder: Path, split: str) -> dict[str, np.ndarray[Any, Any] | Ragged | Windowed]:
     """A whole split in memory, in stored order.
 
     Returns:
-        Name of a feature → array of shape (examples, *shape), or `Ragged`; images decoded; strings as `bytes` objects.
+        Name of a feature → array of shape (examples, *shape), `Ragged`, or `Windowed`; images decoded; strings as
+        `bytes` objects.
 
     Raises:
         DataError: There is no such split, or a file is damaged, truncated or missing; the message says where.
     """
-    from headrace.ragged import Ragged
+    from headrace import windows
 
     info = read_info(folder)
+    rows = _rows(folder, split, info.rows)
+    return windows.examples(rows, info.features, info.windows, info.examples[split]) if info.windows else rows
+
+
+def _rows(folder: Path, split: str, info: Info) -> dict[str, Any]:
+    """All records of a split: the same as `arrays`, where an example is a record."""
+    from headrace.ragged import Ragged
+
     count = _written(info, split).examples
     parts: dict[str, list[Ragged]] = {name: [] for name, feature in info.features.items() if feature.ragged}
     whole: dict[str, Any] = {
@@ -257,7 +293,8 @@ def stream(
     from headrace.records.orders import order
 
     info = read_info(folder)
-    examples = _written(info, split).examples if rows is None else len(rows)
+    _written(info, split)
+    examples = info.examples[split] if rows is None else len(rows)
     worker, workers = shard
     steps = examples // batch_size if drop_remainder else -(-examples // batch_size)
     share, rest = (len(range(worker, size, workers)) for size in (batch_size, examples % batch_size))
@@ -272,7 +309,7 @@ def stream(
         batches_of = _gathering(arrays(folder, split))
     else:
         _can_be_read(info, shuffle)
-        batches_of = _reading(_reader(folder, split, info), parser(info))
+        batches_of = _reading(_reader(folder, split, info), parser(info.rows), cutter(info))
     # Small batches are cut out of larger ones, by which an empty one at the end would be lost.
     whole = drop_remainder or rest or not examples % batch_size
     at_once = max(_rows_at_once(info, split) // share, 1) if whole else 1
@@ -318,32 +355,70 @@ def _gathering(values: Mapping[str, Any]) -> Callable[[tf.data.Dataset], tf.data
     import tensorflow as tf
 
     from headrace.ragged import to_tensor
+    from headrace.tensors import gathered
 
     tensors = {name: to_tensor(part) for name, part in values.items()}
 
     def gather(rows: tf.Tensor) -> Batch:
-        return {name: tf.gather(tensor, rows) for name, tensor in tensors.items()}
+        return {name: gathered(tensor, rows) for name, tensor in tensors.items()}
 
     return lambda pieces: pieces.map(gather, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
-def _reading(reader: Reader, parse: Callable[[tf.Tensor], Batch]) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
-    """Positions → batches, out of files."""
+def _reading(
+    reader: Reader, parse: Callable[[tf.Tensor], Batch], cutter: Cutter | None
+) -> Callable[[tf.data.Dataset], tf.data.Dataset]:
+    """Positions → batches, out of files; of windows, if there is something to cut them with."""
     import tensorflow as tf
 
-    def look(rows: np.ndarray[Any, Any]) -> tuple[Any, bytes]:
+    def look(positions: np.ndarray[Any, Any]) -> tuple[Any, Any, bytes]:
+        rows = cutter.touched(positions) if cutter else positions
         found, faults = reader.look(rows)
-        return (found[:0], str(faults[0].error()).encode()) if faults else (found, b"")
+        return (found[:0], rows[:0], str(faults[0].error()).encode()) if faults else (found, rows, b"")
 
-    def read(rows: tf.Tensor) -> tf.Tensor:
+    def read(positions: tf.Tensor) -> Any:
         with tf.name_scope(_MARK):
             # A Python error that crosses TensorFlow is printed to the terminal, with its stack.
-            found, trouble = tf.numpy_function(look, [rows], (tf.string, tf.string))
+            found, rows, trouble = tf.numpy_function(look, [positions], (tf.string, tf.int32, tf.string))
             with tf.control_dependencies([tf.debugging.Assert(trouble == "", [trouble])]):
-                return tf.ensure_shape(tf.identity(found), (None,))
+                found = tf.ensure_shape(tf.identity(found), (None,))
+            return (found, tf.ensure_shape(rows, (None,)), positions) if cutter else found
+
+    def cut(found: tf.Tensor, rows: tf.Tensor, positions: tf.Tensor) -> Batch:
+        assert cutter is not None  # noqa: S101
+        return cutter.cut(parse(found), rows, positions)
 
     # Reading holds Python's lock, so that it gains nothing by several threads; parsing does.
-    return lambda pieces: pieces.map(read).map(parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return lambda pieces: pieces.map(read).map(
+        cut if cutter else parse, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+
+
+def at(folder: Path, split: str, positions: Sequence[int] | np.ndarray[Any, Any]) -> Batch:
+    """The examples of a split at some positions, at least one, in the order in which these are given.
+
+    Raises:
+        DataError: There is no such split, or a file is damaged.
+    """
+    import numpy as np
+    import tensorflow as tf
+
+    info = read_info(folder)
+    reader, cutting = _reader(folder, split, info), cutter(info)
+    places = np.asarray(positions)
+    rows = cutting.touched(places) if cutting else places
+    found, faults = reader.look(rows)
+    if faults:
+        raise faults[0].error()
+    batch = parser(info.rows)(tf.constant(found.tolist(), tf.string))
+    return cutting.cut(batch, rows, places) if cutting else batch
+
+
+def cutter(info: Info) -> Cutter | None:
+    """What cuts windows out of rows; None where an example is a record."""
+    from headrace.windows import Cutter
+
+    return Cutter(info.windows, info.features) if info.windows else None
 
 
 def _can_be_read(info: Info, shuffle: bool) -> None:
@@ -357,7 +432,8 @@ def _can_be_read(info: Info, shuffle: bool) -> None:
 def fits_in_memory(info: Info, splits: Sequence[str]) -> bool:
     """Whether the examples of these splits, parsed, take less than a quarter of the machine's memory together."""
     room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") * MEMORY_SHARE
-    return sum(info.examples[split] * _bytes_of_example(info, split) for split in splits) <= room
+    kept = info.rows
+    return sum(kept.examples[split] * _bytes_of_example(kept, split) for split in splits) <= room
 
 
 def _rows_at_once(info: Info, split: str) -> int:
@@ -457,7 +533,7 @@ def verify(folder: Path, split: str) -> Iterator[Fault]:
         DataError: There is no such split, or the file that says where records begin is damaged.
     """
     told: set[Fault] = set()
-    for _, faults in _checked(folder, split, read_info(folder)):
+    for _, faults in _checked(folder, split, read_info(folder).rows):
         # A file that can't be read is told once, not with each of its records.
         yield from (fault for fault in faults if fault.record is not None or fault not in told)
         told.update(faults)

@@ -16,7 +16,7 @@ def write_metadata(folder: Path, info: Info) -> None:
     """Write the files by which `tfds.builder_from_directory(folder)` reads finished records.
 
     Nothing is written for compressed records, which TensorFlow Datasets can't read. A split without examples is left
-    out.
+    out. Where examples are windows, what it reads is the rows that they are cut out of.
 
     Args:
         folder: The folder with all shards in place.
@@ -44,7 +44,7 @@ def write_metadata(folder: Path, info: Info) -> None:
     ]
     tfds.folder_dataset.write_metadata(
         data_dir=folder,
-        features={name: _feature(feature, info.encodings[name]) for name, feature in info.features.items()},
+        features={name: _feature(feature, info.encodings[name]) for name, feature in info.rows.features.items()},
         split_infos=facts,
         version="1.0.0",
         filename_template=names,
