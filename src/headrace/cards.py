@@ -41,7 +41,7 @@ def model_card(
         "Limits and notes": _limits(job, lineage["data"]["data"]),
         "Verdict": _verdict(verdict),
         "Data": _data(job, records, lineage["data"]),
-        "Inputs and outputs": _features(job, measured),
+        "Inputs and outputs": _features(job, measured, read_json(bundle.path / "bundle.json") or {}),
         "Training": _training(job, model),
         f"Metrics on {_count(measured.get('examples'))} test examples": _metrics(measured),
         "What that means": _said(measured),
@@ -99,14 +99,28 @@ def _data(job: Job, records: Artifact, data: Mapping[str, Any]) -> list[str]:
     return [*lines, "", *_table(("raw file", "bytes", "sha256"), files)] if files else lines
 
 
-def _features(job: Job, measured: Mapping[str, Any]) -> list[str]:
-    inputs, outputs = job.origin.named("input"), measured.get("outputs") or {}
-    lines = ["The SavedModel takes raw inputs by name, and answers by the name of the target.", ""]
+def _features(job: Job, measured: Mapping[str, Any], bundle: Mapping[str, Any]) -> list[str]:
+    inputs, outputs = job.inputs, measured.get("outputs") or {}
+    named = bundle.get("signatures") or {}
+    own = "answer" if "answer" in named else "serving_default"
+    said = {"serving_default": bundle.get("signature") or {}, **named}
+    lines = [line for name, one in said.items() if named and name != own for line in _signature(name, one)]
+    asked = f", asked by its signature `{own}`," if named else ""
+    lines += [f"The SavedModel{asked} takes raw inputs by name, and answers by the name of the target.", ""]
     lines += [line for name, feature in inputs.items() for line in _feature(f"Input `{name}`", feature)]
     for name, output in outputs.items():
         task = output["task"].replace("_", " ")
         lines += _feature(f"Output `{name}` ({task})", Feature.model_validate(output["target"]))
     return lines
+
+
+def _signature(name: str, said: Mapping[str, Any]) -> list[str]:
+    """What a signature takes and gives that is no model's own answer."""
+    sides = (
+        ", ".join(f"`{key}` {one['dtype']} {one['shape']}" for key, one in (said.get(side) or {}).items())
+        for side in ("inputs", "outputs")
+    )
+    return [f"Signature `{name}`: {' → '.join(sides)}", ""]
 
 
 def _feature(name: str, feature: Feature) -> list[str]:

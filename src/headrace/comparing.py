@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import registry
 from headrace.artifacts import Artifact, only, read_json
+from headrace.bundling.signatures import own_answer
 from headrace.jobs import Job
 from headrace.verdicts import Gate
 
@@ -100,13 +101,17 @@ def _paired(job: Job, raw: Artifact, records: Artifact, metric: str, ours: Path,
     from headrace.measuring.resampling import intervals
     from headrace.measuring.tasks import examples
     from headrace.measuring.words import short, spread, title
-    from headrace.preprocessing import raw_batches
+    from headrace.preprocessing import raw_batches, raw_windows
     from headrace.records.inputs import read_info
     from headrace.serving_check import cause
 
     info = read_info(records.path)
     measures, truths = measures_of(job, info), batches(records, info, "test")
-    given = recorded(raw_batches(job, raw.path, "test"), job.origin.named("input"))
+    if job.settings.windows:
+        found = raw_windows(job, raw.path, "test")
+        given = {name: found[name] for name in job.inputs}
+    else:
+        given = recorded(raw_batches(job, raw.path, "test"), job.inputs)
     mine = tf.saved_model.load(str(ours))
     try:
         blessed = tf.saved_model.load(str(theirs))
@@ -151,7 +156,7 @@ def _differences(mine: Any, theirs: Any) -> str | None:
     """In what two serving signatures differ."""
     sides = {}
     for which, loaded in (("this model", mine), ("the blessed one", theirs)):
-        serve = loaded.signatures["serving_default"]
+        serve = loaded.signatures[own_answer(loaded.signatures)]
         specs = {**serve.structured_input_signature[1], **serve.structured_outputs}
         sides[which] = ", ".join(f"{name} {spec.dtype.name}{spec.shape}" for name, spec in sorted(specs.items()))
     one, other = sides.values()
@@ -172,7 +177,7 @@ def _facts(measures: Measures, loaded: Any, given: Arrays, truths: Iterable[Mapp
     from headrace.evaluating import BATCH, BATCH_BYTES
     from headrace.measuring.tasks import joined
 
-    serve = loaded.signatures["serving_default"]
+    serve = loaded.signatures[own_answer(loaded.signatures)]
     parts, done = [], 0
     # Large answers (masks, texts) are asked for some at a time.
     at_once = 16

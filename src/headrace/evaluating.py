@@ -29,13 +29,15 @@ Gate = dict[str, Any]
 
 BATCH, BATCH_BYTES = 1024, 64 * 2**20
 """Examples that are asked at once, and how large their answers may be together."""
+BATCH_TOKENS = 256
+"""Examples of tokens, which become vectors of hundreds of numbers each."""
 KEPT_BYTES = 64 * 2**20
 """What is kept of the answers: all of them, or the first ones where they are larger."""
 
 
 @stage(
     settings=("promises", "evaluate"),
-    functions=("naive", "decode", "measure"),
+    functions=("naive", "decode", "measure", "custom"),
     versions=("tensorflow", "keras", "numpy", "sacrebleu", "scikit-learn", "scipy"),
     facts=lambda job: {
         "task": job.task,
@@ -199,9 +201,10 @@ def batches(records: Artifact, info: Info, split: str) -> Batches:
     """The examples of a split."""
     from headrace.records.inputs import arrays, fits_in_memory
 
-    if fits_in_memory(info, [split]):
-        return list(in_batches(measurable(arrays(records.path, split), info)))
-    return _Streamed(records, info, split)
+    if not fits_in_memory(info, [split]):
+        return _Streamed(records, info, split)
+    whole = arrays(records.path, split)
+    return _Cut(whole) if info.windows else list(in_batches(measurable(whole, info)))
 
 
 def measurable(values: Mapping[str, Any], info: Info) -> dict[str, Any]:
@@ -226,10 +229,25 @@ class _Streamed:
             yield measurable({name: from_tensor(values) for name, values in batch.items()}, self.info)
 
 
+@dataclass(frozen=True)
+class _Cut:
+    """Windows, of which there are never more than a batch at once."""
+
+    whole: Mapping[str, Any]
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return in_batches(self.whole)
+
+
 def in_batches(whole: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """Examples in batches."""
+    """Examples in batches; windows are cut out."""
+    import numpy as np
+
+    from headrace.windows import Windowed
+
     for first in range(0, len(next(iter(whole.values()))), BATCH):
-        yield {name: values[first : first + BATCH] for name, values in whole.items()}
+        batch = {name: values[first : first + BATCH] for name, values in whole.items()}
+        yield {name: np.asarray(part) if isinstance(part, Windowed) else part for name, part in batch.items()}
 
 
 def answered(
@@ -246,19 +264,21 @@ def answered(
     from headrace.ragged import Ragged
 
     names, inputs = list(info.named("target")), list(info.named("input"))
-    at_once, done = 16, 0
+    tokens = any(feature.dtype == "int64" and feature.shape for feature in info.named("input").values())
+    at_once, done, most = 16, 0, BATCH_TOKENS if tokens else BATCH
     for batch in examples:
         rows, first = len(batch[inputs[0]]), 0
         while first < rows:
             part = {name: values[first : first + at_once] for name, values in batch.items()}
-            given = {name: part[name].tensor() if isinstance(part[name], Ragged) else part[name] for name in inputs}
+            # As in training, sequences are filled up to the longest of those that are asked together.
+            given = {n: part[n].tensor().to_tensor() if isinstance(part[n], Ragged) else part[n] for n in inputs}
             found = answer(model, given, names)
             answers = {name: np.asarray(values) for name, values in found.items()}
             _must_be_finite(answers, done + first)
             yield part, answers
             first += at_once
             each = max(sum(values.nbytes for values in answers.values()) // len(part[inputs[0]]), 1)
-            at_once = int(min(max(BATCH_BYTES // each, 1), BATCH))
+            at_once = int(min(max(BATCH_BYTES // each, 1), most))
         done += rows
 
 
@@ -474,7 +494,7 @@ def why_not_judged(job: Job, data: str, examples: Mapping[str, int]) -> str | No
         reasons.append(f"a {job.profile} run")
     if data != "real":
         reasons.append(f"{data} data")
-    if job.source != job.usual_source:
+    if job.usual_source not in (job.source, job.origin.stands_for):
         reasons.append(f"the data are not {job.usual_source}")
     for split, whole in job.origin.examples.items():
         if not reasons and split in examples and examples[split] < WHOLE * whole:

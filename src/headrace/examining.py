@@ -139,6 +139,7 @@ def _examined(job: Job, raw: Artifact, records: Artifact) -> tuple[dict[str, Any
         *remarks.of_quarantine(quarantine),
         *remarks.of_columns(described),
         *(remarks.of_classes(target, {s: seen[s].classes for s in splits}) if target and target.is_class else ()),
+        *(remarks.of_texts(described) if target and target.is_class else ()),
         *(remarks.of_leaks(clues, target.name) if target else ()),
         *told,
         *remarks.of_order(seen["train"], target),

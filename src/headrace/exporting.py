@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.artifacts import Artifact, only, write_json
-from headrace.bundling import assets, examples, free, graphs, parity, strangers
+from headrace.bundling import assets, examples, free, graphs, parity, signatures, strangers
 from headrace.bundling.compressing import compressed
 from headrace.bundling.examples import EXAMPLES, recorded
 from headrace.errors import StageFailed
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     import keras
 
     from headrace.bundling.examples import Arrays
+    from headrace.measuring.own import Models
     from headrace.records.inputs import Info
 
 __all__ = ["export", "recorded", "write_saved_model"]
@@ -43,12 +44,12 @@ FILES = {
 
 @stage(
     settings=("export", "preprocess"),
-    functions=("preprocess", "read"),
+    functions=("preprocess", "read", "serve", "custom"),
     versions=("tensorflow", "keras", "ai-edge-litert"),
     # TensorFlow numbers the functions of a graph anew each time; the weights, and the graph as TFLite, are the same.
     volatile=("saved_model/saved_model.pb", "saved_model/fingerprint.pb", "parity.json"),
     facts=lambda job: {
-        "signature": _signature(job.origin.named("input")),
+        "signature": _signature(job.inputs),
         "task": job.task,
         "metric": parity.promised(job),
     },
@@ -59,8 +60,11 @@ def export(job: Job, room: Room, raw: Artifact, records: Artifact, model: Artifa
 
     Writes `saved_model/` (with names of classes and vocabularies in `assets/`, and requests for TensorFlow Serving to
     warm up with), `model.keras`, the other formats (`FILES`), `examples.npz` (see `headrace.bundling.examples`),
-    `representative.json` if int8 was asked for, `parity.json` (what was measured) and `bundle.json` (signature,
+    `representative.json` if int8 was asked for, `parity.json` (what was measured) and `bundle.json` (signatures,
     formats, and the gate, without measured times).
+
+    What the workload's `serve` gives goes into the SavedModel, too, and is tried in the same way (see
+    `headrace.bundling.signatures`); the other formats are made of the model itself.
 
     The expected answers come from the records that `preprocess` wrote, the others from raw examples through the
     exported graph: agreement means that training and serving prepare their inputs alike.
@@ -73,7 +77,8 @@ def export(job: Job, room: Room, raw: Artifact, records: Artifact, model: Artifa
         model: Output of `train`.
 
     Raises:
-        StageFailed: Raw data and records don't correspond, Keras can't load the model, or preprocessing can't be saved.
+        StageFailed: Raw data and records don't correspond, Keras can't load the model, or what is to be served can't be
+            saved.
     """
     from headrace.models import load
     from headrace.records.inputs import read_info
@@ -82,12 +87,18 @@ def export(job: Job, room: Room, raw: Artifact, records: Artifact, model: Artifa
     loaded = load(model)
     info = read_info(records.path)
     drawn = free.info(loaded, info)
-    info, source = (drawn, drawn.named("input")) if drawn else (info, job.origin.named("input"))
+    info, source = (drawn, drawn.named("input")) if drawn else (info, job.inputs)
     given, prepared = free.examples(drawn, settings.examples) if drawn else _examples(job, raw, records, info)
     expected = _expected(job, info, loaded, given, prepared)
     texts = assets.Texts() if drawn else _assets(job, room, records, info, given, prepared)
-    served = write_saved_model(job, records, info, loaded, room.output / "saved_model", texts.files)
-    assets.write_warm_up(room.output / "saved_model", job.workload, given)
+    tried = given
+    if drawn and job.function("serve"):
+        # What is served beside a model that takes none of them may still take raw examples.
+        tried = _examples(job, raw, records, read_info(records.path))[0] | given
+    others = _Others.of(job, records, model, loaded, tried)
+    served = write_saved_model(job, records, info, loaded, room.output / "saved_model", texts.files, others)
+    requests = others.examples.get(signatures.DEFAULT, given) if others else given
+    assets.write_warm_up(room.output / "saved_model", job.workload, requests)
     shutil.copyfile(only(model, "model.keras"), room.output / "model.keras")
     if (model.path / "weights.json").is_file():
         shutil.copyfile(model.path / "weights.json", room.output / "weights.json")
@@ -101,19 +112,27 @@ def export(job: Job, room: Room, raw: Artifact, records: Artifact, model: Artifa
     written |= examples.packed("truth", expected.truth)
     if any(plan.inputs == "prepared" for plan in plans):
         written |= examples.packed("prepared", inputs)
+    if others:
+        written |= others.packed()
+        assets.write_signatures(room.output / "saved_model", others.named)
     examples.store(room.output / EXAMPLES, written)
     representative = _representative(job, room, raw, records, info, plans) if "tflite_int8" in formats else None
     lengths = examples.lengths(source)
-    found = strangers.examined(room, plans, representative, lengths, expected, settings)
-    gate = parity.gate(found, expected, settings)
+    due = others.expected if others else {}
+    found, heard = strangers.examined(room, plans, representative, lengths, expected, settings, due)
+    gate = parity.gate(found, expected, settings, heard)
     cost = sources.cost(expected, inputs)
     if cost:
         gate["reason"] += f"; {cost['reason']}"
-    write_json(room.output / "parity.json", {"formats": found, "gate": gate, "compression": cost})
+    measured = {"formats": found, "signatures": heard, "gate": gate, "compression": cost}
+    write_json(room.output / "parity.json", measured)
     made = [plan for plan in plans if not found[plan.format]["problem"]]
     classes = {name: list(feature.classes) for name, feature in _targets(job, info).items()}
+    own = signatures.described(served.features, expected.together)
+    every = others.described(own) if others else {signatures.DEFAULT: own}
     described = {
-        "signature": {"inputs": _signature(served.features), "outputs": _outputs(expected.together)},
+        "signature": every.pop(signatures.DEFAULT),
+        "signatures": every,
         "prepared": _signature(info.named("input")),
         "formats": ["keras", *(plan.format for plan in made)],
         "files": {"keras": "model.keras", **{plan.format: FILES[plan.format] for plan in made}},
@@ -140,10 +159,6 @@ def _signature(features: Mapping[str, Feature]) -> dict[str, Any]:
     return {name: {"dtype": feature.dtype, "shape": list(feature.shape)} for name, feature in features.items()}
 
 
-def _outputs(answers: Arrays) -> dict[str, Any]:
-    return {name: {"dtype": str(values.dtype), "shape": list(values.shape[1:])} for name, values in answers.items()}
-
-
 def _targets(job: Job, info: Info) -> dict[str, Feature]:
     """The targets with their classes: those of the source, where records hold them in another form."""
     raw = job.origin.features
@@ -158,10 +173,10 @@ def _targets(job: Job, info: Info) -> dict[str, Feature]:
 
 def _examples(job: Job, raw: Artifact, records: Artifact, info: Info) -> tuple[Arrays, Arrays]:
     """The first test examples: their raw inputs as a server is sent them, and their records."""
-    from headrace.preprocessing import raw_batches
+    from headrace.preprocessing import raw_examples
 
     due = min(job.settings.export.examples, info.examples["test"])
-    given = recorded(raw_batches(job, raw.path, "test"), job.origin.named("input"), due)
+    given = recorded(raw_examples(job, raw.path, "test"), job.inputs, due)
     count = len(next(iter(given.values())))
     if count != due:
         raise StageFailed(
@@ -216,10 +231,67 @@ def _cut(inputs: Arrays, row: int, info: Info, raw: Arrays) -> Arrays:
 # --------------------------------------------------------------------------------------------- SavedModels
 
 
+@dataclass
+class _Others:
+    """What a workload serves beside its model's own answer, or in its place."""
+
+    named: Mapping[str, signatures.Signature]
+    given: signatures.Given
+    models: Models
+    examples: dict[str, Arrays]
+    """Signature → on what it is tried."""
+    expected: dict[str, Arrays]
+    """Signature → what it answers here."""
+
+    @classmethod
+    def of(cls, job: Job, records: Artifact, model: Artifact, loaded: keras.Model, raw: Arrays) -> _Others | None:
+        """What the workload's `serve` gives; None without one."""
+        from headrace.measuring.own import Models
+        from headrace.preprocessing import learned_function, learned_parts
+        from headrace.records.inputs import read_info
+
+        serve = job.function("serve")
+        if serve is None:
+            return None
+        models = Models(model)
+        models.loaded["model"] = loaded
+        _, statistics, learned = learned_parts(job, records)
+        function = learned_function(job, records)
+        features = read_info(records.path).features
+        given = signatures.Given(models, function, statistics, learned, features, job.settings)
+        found = signatures.signatures(serve, given, job.workload)
+        tried = {name: signatures.tried_on(name, signature, raw) for name, signature in found.items()}
+        expected = {name: signatures.expected(name, signature, tried[name]) for name, signature in found.items()}
+        return cls(found, given, models, tried, expected)
+
+    def packed(self) -> Arrays:
+        """The examples as they are recorded."""
+        found: Arrays = {}
+        for name in self.named:
+            found |= examples.packed(f"{name}:inputs", self.examples[name])
+            found |= examples.packed(f"{name}:outputs", self.expected[name])
+        return found
+
+    def described(self, own: Mapping[str, Any]) -> dict[str, Any]:
+        """All signatures for `bundle.json`, that of the model's own answer among them."""
+        own_name = signatures.ANSWER if signatures.DEFAULT in self.named else signatures.DEFAULT
+        return {own_name: own} | {
+            name: signatures.described(signature.inputs, self.expected[name]) for name, signature in self.named.items()
+        }
+
+
 def write_saved_model(
-    job: Job, records: Artifact, info: Info, model: keras.Model, path: Path, files: Sequence[Path] = ()
+    job: Job,
+    records: Artifact,
+    info: Info,
+    model: keras.Model,
+    path: Path,
+    files: Sequence[Path] = (),
+    others: _Others | None = None,
 ) -> graphs.Graph:
-    """Write a SavedModel whose `serving_default` takes raw inputs by name, (batch, *shape), and answers by target.
+    """Write a SavedModel that takes raw inputs by name, (batch, *shape), and answers by target.
+
+    That is its `serving_default`; or its signature `answer`, where something else is served.
 
     Args:
         job: Names the preprocessing.
@@ -228,18 +300,26 @@ def write_saved_model(
         model: The model.
         path: Where to write.
         files: What is copied into the folder `assets`.
+        others: What is served besides.
     """
-    made = _raw_graph(job, records, info, model)
+    if others is None:
+        made = _raw_graph(job, records, info, model)
+    else:
+        # The same preprocessing for all: each one has tables of its own.
+        made = _raw_graph(job, records, info, model, others.given.prepare)
+        made = graphs.with_signatures(made, others.named, others.models.loaded)
     graphs.save(made, path, files)
     return made
 
 
-def _raw_graph(job: Job, records: Artifact, info: Info, model: keras.Model, **how: Any) -> graphs.Graph:
+def _raw_graph(
+    job: Job, records: Artifact, info: Info, model: keras.Model, prepare: Any = None, **how: Any
+) -> graphs.Graph:
     from headrace.preprocessing import learned_function
 
     if isinstance(info, free.Drawn):
         return graphs.graph(None, info.named("input"), model, info, **how)
-    return graphs.graph(learned_function(job, records), job.origin.named("input"), model, info, **how)
+    return graphs.graph(prepare or learned_function(job, records), job.inputs, model, info, **how)
 
 
 def _assets(job: Job, room: Room, records: Artifact, info: Info, raw: Arrays, prepared: Arrays) -> assets.Texts:
@@ -250,7 +330,7 @@ def _assets(job: Job, room: Room, records: Artifact, info: Info, raw: Arrays, pr
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     texts = assets.Texts()
-    if any(feature.dtype == "string" for feature in job.origin.named("input").values()):
+    if any(feature.dtype == "string" for feature in job.inputs.values()):
         inputs = {name: prepared[name] for name in info.named("input")}
         texts = assets.vocabularies(folder, learned_function(job, records), raw, inputs)
     texts.files += assets.labels(folder, _targets(job, info))
@@ -293,7 +373,8 @@ class _Sources:
         return replace(plan, source=source, batch=how.get("batch"), why="; ".join(said) or None)
 
     def _graph(self, inputs: graphs.Inputs, **how: Any) -> graphs.Graph:
-        if inputs == "raw" and not how:
+        # What is served besides is no part of what formats are converted from.
+        if inputs == "raw" and not how and not self.raw.others:
             return self.raw
         key = f"{inputs} {how}"
         if key not in self._graphs:
@@ -308,7 +389,7 @@ class _Sources:
         """The SavedModel of a graph, written if it isn't yet."""
         settings = self.job.settings.export
         smaller = quantised and bool(settings.prune or settings.cluster)
-        if inputs == "raw" and not how and not smaller:
+        if inputs == "raw" and not how and not smaller and not self.raw.others:
             return self.room.output / FILES["saved_model"]
         name = "-".join([inputs, *how, *(["compressed"] * smaller)])
         path = self.room.scratch / "sources" / name
@@ -351,7 +432,7 @@ def _representative(
     """Draw training examples by which int8 finds its ranges; `representative.json` says which ones they are."""
     import numpy as np
 
-    from headrace.preprocessing import raw_batches
+    from headrace.preprocessing import raw_examples
 
     (kind,) = {plan.inputs for plan in plans if plan.format == "tflite_int8"}
     path = room.scratch / "representative.npz"
@@ -364,7 +445,7 @@ def _representative(
     drawn = np.random.default_rng(job.seed).choice(count, min(job.settings.export.representative, count), replace=False)
     rows = sorted(map(int, drawn))
     if kind == "raw":
-        found = recorded(raw_batches(job, raw.path, "train"), job.origin.named("input"), rows)
+        found = recorded(raw_examples(job, raw.path, "train"), job.inputs, rows)
     else:
         given = examples.prepared(records.path, "train", rows)
         found = {name: given[name] for name in info.named("input")}

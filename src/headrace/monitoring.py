@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace.artifacts import Artifact, write_json
+from headrace.bundling.signatures import own_answer
 from headrace.errors import DataError, StageFailed
 from headrace.jobs import Job
 from headrace.preprocessing import declared, raw_batches
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
     from headrace.describing.described import Aligned, FeatureStatistics, Statistics
     from headrace.measuring.tasks import Measures
+    from headrace.records.inputs import Info
 
 log = logging.getLogger(__name__)
 
@@ -309,9 +311,10 @@ def _score(job: Job, records: Artifact, bundle: Artifact) -> _Score | None:
     from headrace.records.inputs import read_info
 
     info, folder = read_info(records.path), bundle.path / "saved_model"
-    if not info.named("target") or not folder.is_dir():
+    if job.task == "own" or not info.named("target") or not folder.is_dir():
         return None
-    return _Score(folder, job.origin.features, measures_of(job, info), learned_function(job, records))
+    prepare = learned_function(job, records, of_rows=True)
+    return _Score(folder, job.origin.features, measures_of(job, info), prepare, info)
 
 
 class _Score:
@@ -322,17 +325,25 @@ class _Score:
         features: The declared features.
         measures: How answers are measured.
         prepare: The workload's preprocessing, by which targets become what answers are held against.
+        info: What records are: whether examples are windows of the rows that pass, in whose targets they end.
     """
 
     def __init__(
-        self, folder: Path, features: Mapping[str, Feature], measures: Measures, prepare: Callable[[Any], Any]
+        self,
+        folder: Path,
+        features: Mapping[str, Feature],
+        measures: Measures,
+        prepare: Callable[[Any], Any],
+        info: Info,
     ) -> None:
         import tensorflow as tf
 
         # The signature does not keep what it belongs to alive.
         self._model = tf.saved_model.load(str(folder))
-        self._serve = self._model.signatures["serving_default"]
+        self._serve = self._model.signatures[own_answer(self._model.signatures)]
         self._features, self._measures, self._prepare = features, measures, prepare
+        self._info = info
+        self._rows: list[tuple[dict[str, Any], dict[str, Any]]] = []
         self._facts: list[Mapping[str, Any]] = []
         lacking = [name for name in measures.tasks if name not in self._serve.structured_outputs]
         if lacking:
@@ -359,18 +370,44 @@ class _Score:
 
         values = to_arrays(batch, self._features)
         given = {name: values[name] for name, feature in self._features.items() if feature.role == "input"}
-        answers = self._serve(**{name: tf.constant(array) for name, array in sent(given).items()})
         prepared = self._prepare({name: to_tensor(found) for name, found in values.items()})
-        names = list(self._measures.tasks)
-        self._facts.append(
-            self._measures.facts(*({name: side[name].numpy() for name in names} for side in (prepared, answers)))
-        )
+        truth = {name: prepared[name].numpy() for name in self._measures.tasks}
+        if self._info.windows:
+            # A window may begin in one batch and end in another.
+            self._rows.append((given, truth))
+            return
+        answers = self._serve(**{name: tf.constant(array) for name, array in sent(given).items()})
+        self._facts.append(self._measures.facts(truth, {name: answers[name].numpy() for name in truth}))
+
+    def _cut(self) -> None:
+        """Ask for a forecast from each window of the rows that have passed."""
+        import numpy as np
+        import tensorflow as tf
+
+        from headrace.windows import CUT, count, examples
+
+        windows, rows = self._info.windows, self._rows
+        self._rows = []
+        if not windows or not rows:
+            return
+        given, truth = ({name: np.concatenate([r[k][name] for r in rows]) for name in rows[0][k]} for k in (0, 1))
+        # All rows are of one series here: a target lies among them, too.
+        inside = windows.model_copy(update={"boundary": "inside"})
+        number = count(inside, len(next(iter(given.values()))))
+        inputs = examples(given, self._features, windows, number)
+        targets = examples(truth, self._info.features, windows, number)
+        for first in range(0, number, CUT):
+            some = slice(first, first + CUT)
+            answers = self._serve(**{name: tf.constant(np.asarray(v[some])) for name, v in inputs.items()})
+            told = {name: np.asarray(values[some]) for name, values in targets.items()}
+            self._facts.append(self._measures.facts(told, {name: answers[name].numpy() for name in told}))
 
     @property
     def result(self) -> dict[str, Any] | None:
         """The metric, or None if no targets were there."""
         from headrace.measuring.tasks import examples, joined
 
+        self._cut()
         if not self._facts:
             return None
         facts = joined(self._facts)

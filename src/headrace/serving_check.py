@@ -7,18 +7,21 @@ The plan is a JSON file:
     {"examples": NPZ, "representative": NPZ or null, "lengths": {input: the input that holds its lengths},
      "zipped": whether to tell how small files become, "steps": [
         {"do": "check", "format": …, "path": …, "inputs": "raw" or "prepared", "batch": null or 1},
+        {"do": "ask", "format": "saved_model", "path": …, "signatures": [names]},
         {"do": "convert", "format": …, "path": of a SavedModel, "target": where the file belongs}]}
 
 Written into the current directory, step by step, so that a crash spares what was found before:
 
 - `findings.json`: "<do> <format>" → {"problem": null or the cause, …}; of a check with sizes, milliseconds and memory
 - `<format>.npz`: answers by output: `together/` and `again/` (all examples at once, twice), `alone/` (one at a time)
+- `signature-<name>.npz`: the same of a signature that is no model's own answer
 
 Each format is loaded by its own runtime only: TensorFlow is not imported to try TFLite, nor the other way round.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 import json
 import re
@@ -36,6 +39,8 @@ Ask = Callable[[Arrays], Arrays]
 
 ALONE = 32
 """Examples that are also asked one at a time."""
+ALONE_OF_A_SIGNATURE = 4
+"""The same of a signature that makes something, which takes its time."""
 CALLS, SECONDS = 100, 1.0
 """Single examples whose times are taken: at most so many, or for so long."""
 ZIPPED = 4 * 2**20
@@ -47,12 +52,28 @@ OPSET = 17
 # ------------------------------------------------------------------------------------- recorded examples
 
 
-def unpacked(stored: Mapping[str, Any], prefix: str) -> Arrays:
-    """The arrays under a prefix of an .npz.
+def packed(prefix: str, arrays: Mapping[str, Any]) -> Arrays:
+    """Arrays as an .npz can hold them; `unpacked` is the opposite.
 
     Strings lie there as bytes one after the other with the position where each ends: NumPy's own arrays of strings
     lose trailing zero bytes, and its arrays of objects are pickles.
     """
+    import numpy as np
+
+    found: Arrays = {}
+    for name, values in arrays.items():
+        if values.dtype.kind not in "OSU":
+            found[f"{prefix}/{name}"] = values
+            continue
+        flat = [value.encode() if isinstance(value, str) else bytes(value) for value in values.reshape(-1)]
+        found[f"{prefix}/{name}/bytes"] = np.frombuffer(b"".join(flat), np.uint8)
+        found[f"{prefix}/{name}/ends"] = np.cumsum([len(value) for value in flat], dtype=np.int64)
+        found[f"{prefix}/{name}/shape"] = np.asarray(values.shape, np.int64)
+    return found
+
+
+def unpacked(stored: Mapping[str, Any], prefix: str) -> Arrays:
+    """The arrays that `packed` has put under a prefix of an .npz."""
     import numpy as np
 
     found = {}
@@ -81,8 +102,9 @@ def read(path: str, prefix: str) -> Arrays:
 # ---------------------------------------------------------------------------------------------- runtimes
 
 
-def saved_model(path: Path) -> Ask:
-    """The serving signature of a SavedModel, all of whose assets must be there."""
+@functools.cache
+def _loaded(path: Path) -> Any:
+    """A SavedModel, all of whose assets must be there."""
     import tensorflow as tf
     from tensorflow.core.protobuf import saved_model_pb2
 
@@ -91,8 +113,15 @@ def saved_model(path: Path) -> Ask:
     missing = sorted(name for name in named if not (path / "assets" / name).is_file())
     if missing:
         raise FileNotFoundError(f"its asset {missing[0]} is missing")
-    loaded = tf.saved_model.load(str(path))
-    serve = loaded.signatures["serving_default"]
+    return tf.saved_model.load(str(path))
+
+
+def saved_model(path: Path, signature: str | None = None) -> Ask:
+    """A signature of a SavedModel; default: that of the model's own answer."""
+    import tensorflow as tf
+
+    loaded = _loaded(path)
+    serve = loaded.signatures[signature or ("answer" if "answer" in loaded.signatures else "serving_default")]
 
     def ask(inputs: Arrays) -> Arrays:
         # `loaded` must live as long as its signature is called.
@@ -119,7 +148,7 @@ def onnx(path: Path) -> Ask:
     return lambda inputs: dict(zip(names, session.run(names, inputs), strict=True))
 
 
-RUNTIMES = {
+RUNTIMES: dict[str, Callable[[Path], Ask]] = {
     "saved_model": saved_model,
     "tflite": tflite,
     "tflite_dynamic": tflite,
@@ -224,8 +253,6 @@ def convert(step: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
 
 def check(step: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
     """Load one format and ask it in every way that a server would; its answers go to `<format>.npz`."""
-    import numpy as np
-
     path = Path(step["path"])
     inputs = read(plan["examples"], step["inputs"])
     begun = time.perf_counter()
@@ -244,10 +271,7 @@ def check(step: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
     again = all_of_them()
     seconds = time.perf_counter() - begun
     times = latencies(ask, singles[:ALONE])
-    answers = {f"together/{key}": values for key, values in together.items()}
-    answers |= {f"again/{key}": values for key, values in again.items()}
-    answers |= {f"alone/{key}": values for key, values in alone.items()}
-    np.savez(f"{step['format']}.npz", **answers)
+    keep(step["format"], together=together, again=again, alone=alone)
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
     size = sum(file.stat().st_size for file in files)
     return {
@@ -259,6 +283,43 @@ def check(step: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
         "milliseconds_together": round(seconds * 1000, 4),
         "milliseconds_loading": round(loading * 1000, 1),
         "peak_bytes": peak(),
+        "accepts_wrong_types": wrongly_accepted(ask, singles[0]),
+    }
+
+
+def keep(name: str, **answers: Arrays) -> None:
+    """Write answers, by the way in which they were asked for."""
+    import numpy as np
+
+    np.savez(f"{name}.npz", **{key: values for way in answers for key, values in packed(way, answers[way]).items()})
+
+
+def ask_signatures(step: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """Ask a SavedModel by signatures other than its model's own answer; their answers go to `signature-<name>.npz`."""
+    found = {}
+    for name in step["signatures"]:
+        try:
+            found[name] = _asked(name, Path(step["path"]), read(plan["examples"], f"{name}:inputs"))
+        except Exception as error:  # whatever it is, it is this signature's problem
+            found[name] = {"problem": cause(error)}
+    return {"problem": None, "signatures": found}
+
+
+def _asked(name: str, path: Path, inputs: Arrays) -> dict[str, Any]:
+    ask = saved_model(path, name)
+    rows = len(next(iter(inputs.values())))
+    singles = [_cut(inputs, row, {}) for row in range(min(ALONE_OF_A_SIGNATURE, rows))]
+    # The first call of each shape is slower than those that a server answers all day: it doesn't count.
+    together, again, alone = ask(inputs), ask(inputs), [ask(singles[0])]
+    times = []
+    for one in singles:
+        begun = time.perf_counter()
+        alone.append(ask(one))
+        times.append(time.perf_counter() - begun)
+    keep(f"signature-{name}", together=together, again=again, alone=joined(alone[1:]))
+    return {
+        "problem": None,
+        "milliseconds": round(percentile(sorted(times), 0.5) * 1000, 4),
         "accepts_wrong_types": wrongly_accepted(ask, singles[0]),
     }
 
@@ -285,6 +346,7 @@ def joined(parts: Iterable[Arrays]) -> Arrays:
                 np.pad(
                     part[key],
                     [(0, 0), *((0, most - size) for most, size in zip(longest, part[key].shape[1:], strict=True))],
+                    constant_values=b"" if part[key].dtype == object else 0,
                 )
                 for part in parts
             ]
@@ -359,7 +421,7 @@ def main(path: str) -> None:
     findings = {}
     for step in plan["steps"]:
         try:
-            found = {"convert": convert, "check": check}[step["do"]](step, plan)
+            found = {"convert": convert, "check": check, "ask": ask_signatures}[step["do"]](step, plan)
         except Exception as error:  # whatever it is, it is this format's problem
             found = {"problem": cause(error)}
         findings[f"{step['do']} {step['format']}"] = found

@@ -35,6 +35,7 @@ class Kind:
     preprocess: Callable[..., Any] = plain
     learn: Callable[..., Any] | None = None
     roles: dict[str, str] = field(default_factory=dict)
+    serve: Callable[..., Any] | None = None
 
     def job(self, **settings: Any) -> Job:
         """A job on 60 training and 40 test examples; settings are those of `export`."""
@@ -47,7 +48,7 @@ class Kind:
         job = job.model_copy(update={"source": "made_up", "settings": job.settings.model_copy(update={"promises": ()})})
         (features, train), (_, test) = self.data(60), self.data(40, seed=1)
         job.__dict__["origin"] = origin
-        chosen = {"preprocess": self.preprocess, "learn": self.learn, "task": self.task}
+        chosen = {"preprocess": self.preprocess, "learn": self.learn, "task": self.task, "serve": self.serve}
         records = job.pipeline.records.model_copy(update={"roles": self.roles})
         job.__dict__["pipeline"] = job.pipeline.model_copy(update={**chosen, "records": records})
         stand_in(job, features, {"train": train, "test": test}, quarantine=0.0)

@@ -9,7 +9,8 @@ from typing import Any
 from headrace.readers.batches import batches
 from headrace.records.inputs import Info, write_info
 from headrace.records.writing import stored, write
-from headrace.spec import Feature, Records
+from headrace.spec import Feature, Records, Windows
+from headrace.windows import counts, of_example
 
 
 def keep(
@@ -18,6 +19,7 @@ def keep(
     kept: Records | None = None,
     rows: int | None = None,
     about: Mapping[str, str] | None = None,
+    windows: Windows | None = None,
     **splits: Mapping[str, Any],
 ) -> Info:
     """Write records as `preprocess` does.
@@ -28,12 +30,21 @@ def keep(
         kept: How they are stored.
         rows: Examples in the batches that are written.
         about: What the records say of their workload, source and data, where it matters.
+        windows: How examples are cut out of the rows that are written.
         splits: Split → values of each feature.
     """
     folder.mkdir(parents=True, exist_ok=True)
     kept = kept or Records()
     written = {split: write(folder, split, batches(values, rows), layout, kept) for split, values in splits.items()}
     names = {"workload": "toy", "source": "made", "data": "synthetic", **(about or {})}
-    info = Info(**names, features=layout, splits=written, encodings=stored(layout, kept), compression=kept.compression)
+    info = Info(
+        **names,
+        features={name: of_example(row, windows) for name, row in layout.items()} if windows else layout,
+        splits=written,
+        encodings=stored(layout, kept),
+        compression=kept.compression,
+        windows=windows,
+        cut=counts(windows, {split: one.examples for split, one in written.items()}) if windows else {},
+    )
     write_info(folder, info)
     return info

@@ -97,6 +97,19 @@ class TestSegmentation:
         assert Segmentation(MASK).fits(shape) is fits
         assert Segmentation(MASK).expected == "(examples, 6, 5, 3): the probability of each class"
 
+    def test_the_worst_images_and_the_worst_class_are_told(self) -> None:
+        truth = masks(20)
+        said = truth.copy()
+        said[3][truth[3] == 2] = 0
+        said[7] = (truth[7] + 1) % 3
+        task = Segmentation(MASK)
+        found = task.about(task.facts(truth, scores(said)))
+        assert [one["example"] for one in found["worst"]] == [7, 3]
+        assert found["worst"][0]["error"] == 1
+        wrong = (said != truth).mean()
+        assert found["said"][0].startswith(f"Of 1,000 pixels {wrong * 1_000:.0f} ")
+        assert "“Big Dog” worst" in found["said"][1]
+
     def test_every_iou_is_the_better_the_larger(self) -> None:
         assert Segmentation(MASK).rising == {"accuracy", "mean_iou", "iou_ground", "iou_cat", "iou_big_dog"}
 

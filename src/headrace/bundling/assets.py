@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.artifacts import read_json, write_json
 from headrace.bundling import text
 from headrace.bundling.graphs import reached
+from headrace.bundling.signatures import Signature
 from headrace.spec import Feature
 
 if TYPE_CHECKING:
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 
 WARM_UP = "assets.extra/tf_serving_warmup_requests"
 """Of a SavedModel: where TensorFlow Serving looks for requests before it lets a version serve."""
+SIGNATURES = "assets.extra/signatures.json"
+"""Of a SavedModel: what its other signatures than the model's own answer take, as a workload declares it."""
 WARM_BATCH = 32
 """Examples of the larger request."""
 
@@ -147,6 +151,26 @@ def _recipe(
 
 def _escaped(tokens: list[bytes]) -> bool:
     return any(b"\n" in token or b"\r" in token for token in tokens)
+
+
+# ---------------------------------------------------------------------------------------------- signatures
+
+
+def write_signatures(saved_model: Path, given: Mapping[str, Signature]) -> None:
+    """Write what the inputs of signatures are: a string of bytes may be a text or an image."""
+    said = {
+        name: {key: feature.model_dump(mode="json", exclude_defaults=True) for key, feature in signature.inputs.items()}
+        for name, signature in given.items()
+    }
+    path = saved_model / SIGNATURES
+    path.parent.mkdir(exist_ok=True)
+    write_json(path, said)
+
+
+def declared_inputs(saved_model: Path, signature: str) -> dict[str, Feature]:
+    """The inputs of a signature as `write_signatures` has kept them; nothing if it has not."""
+    said = read_json(saved_model / SIGNATURES) or {}
+    return {name: Feature.model_validate(feature) for name, feature in said.get(signature, {}).items()}
 
 
 # ----------------------------------------------------------------------------------------------- warm-up

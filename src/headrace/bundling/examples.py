@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.artifacts import Artifact
 from headrace.errors import ConfigError
+from headrace.serving_check import packed as packed
 from headrace.spec import Feature
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     Arrays = dict[str, Array]
 
 EXAMPLES = "examples.npz"
-"""Of a bundle: `raw/<input>`, `prepared/<input>` (if a format takes them), `output/<target>`, `truth/<target>`."""
+"""Of a bundle: `raw/<input>`, `prepared/<input>` (if a format takes them), `output/<target>`, `truth/<target>`; and of
+other signatures `<signature>:inputs/<input>` and `<signature>:outputs/<output>`."""
 
 
 def served(features: Mapping[str, Feature]) -> dict[str, Feature]:
@@ -132,39 +134,16 @@ def _at(batches: Iterable[pa.RecordBatch], rows: Sequence[int]) -> Iterator[pa.R
 
 def prepared(folder: Path, split: str, rows: Sequence[int]) -> dict[str, Any]:
     """Records of a split at these positions, ascending, as a model takes them: tensors as arrays, padded with zeros."""
-    import numpy as np
     import tensorflow as tf
 
-    from headrace.records.inputs import damage_named, parser, read_info
-    from headrace.records.positions import Reader
+    from headrace.records.inputs import at, damage_named
 
-    info = read_info(folder)
-    reader = Reader(folder, split, info.splits[split], compressed=info.compression == "gzip")
-    found, faults = reader.look(np.asarray(rows))
-    if faults:
-        raise faults[0].error()
     with damage_named(folder, split):
-        batch = parser(info)(tf.constant(found, tf.string))
+        batch = at(folder, split, rows)
     return {name: (v.to_tensor() if isinstance(v, tf.RaggedTensor) else v).numpy() for name, v in batch.items()}
 
 
 # ----------------------------------------------------------------------------------------------- keeping
-
-
-def packed(prefix: str, arrays: Mapping[str, Array]) -> Arrays:
-    """Arrays as an .npz can hold them; `headrace.serving_check.unpacked` is the opposite."""
-    import numpy as np
-
-    found: Arrays = {}
-    for name, values in arrays.items():
-        if values.dtype.kind not in "OSU":
-            found[f"{prefix}/{name}"] = values
-            continue
-        flat = [value.encode() if isinstance(value, str) else bytes(value) for value in values.reshape(-1)]
-        found[f"{prefix}/{name}/bytes"] = np.frombuffer(b"".join(flat), np.uint8)
-        found[f"{prefix}/{name}/ends"] = np.cumsum([len(value) for value in flat], dtype=np.int64)
-        found[f"{prefix}/{name}/shape"] = np.asarray(values.shape, np.int64)
-    return found
 
 
 def store(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -175,7 +154,7 @@ def store(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def examples_of(bundle: Artifact, prefix: str = "raw") -> Arrays:
-    """The recorded examples of a bundle: `raw` or `prepared` inputs, `output` of the Keras model, or `truth`."""
+    """The recorded examples of a bundle under a prefix: see `EXAMPLES`."""
     from headrace.serving_check import read
 
     return read(str(bundle.path / EXAMPLES), prefix)

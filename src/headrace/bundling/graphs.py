@@ -6,11 +6,12 @@ import functools
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.bundling.examples import received, served
+from headrace.bundling.signatures import ANSWER, DEFAULT, Signature, traced
 from headrace.errors import StageFailed
 from headrace.spec import Feature
 
@@ -38,6 +39,13 @@ class Graph:
     """A `tf.Module`; its `serve` is the function."""
     features: Mapping[str, Feature]
     """Its inputs, by name."""
+    others: Mapping[str, Any] = field(default_factory=dict)
+    """What else is asked by a name of its own: signature → function, which the module holds, too."""
+
+    @property
+    def signatures(self) -> dict[str, Any]:
+        """Name → function, of everything that a SavedModel of it can be asked."""
+        return {ANSWER if DEFAULT in self.others else DEFAULT: self.module.serve, **self.others}
 
     @property
     def operations(self) -> frozenset[str]:
@@ -102,13 +110,40 @@ def graph(
     with _unrolled(model, unrolled):
         module.serve = tf.function(serve, input_signature=[signature], autograph=False).get_concrete_function()
     module.weights = [variable.value for variable in model.variables]
-    known = {id(weight) for weight in module.weights}
-    # What the graph reads besides comes as a set, and names may repeat: the order is that of its use in the graph.
-    order = {id(outside): place for place, (outside, _) in enumerate(module.serve.graph.captures)}
-    others = [variable for variable in module.serve.graph.variables if id(variable) not in known]
-    module.others = sorted(others, key=lambda variable: (order.get(id(variable.handle), len(order)), variable.name))
-    module.resources = list(resources([prepare, model]))
+    _hold(module, [module.serve], [prepare, model])
     return Graph(module, features)
+
+
+def _hold(module: Any, functions: Sequence[Any], roots: Sequence[Any]) -> None:
+    """Let a module hold what functions read besides its weights: what nothing leads to can't be saved."""
+    known = {id(weight) for weight in module.weights}
+    others: list[Any] = []
+    for function in functions:
+        # It comes as a set, and names may repeat: the order is that of its use in the graph.
+        order = {id(outside): place for place, (outside, _) in enumerate(function.graph.captures)}
+        new = [variable for variable in function.graph.variables if id(variable) not in known]
+        others += sorted(new, key=lambda variable: (order.get(id(variable.handle), len(order)), variable.name))
+        known |= {id(variable) for variable in new}
+    module.others = others
+    held = list(getattr(module, "resources", ()))
+    module.resources = held + [one for one in resources(roots) if not any(one is other for other in held)]
+
+
+def with_signatures(made: Graph, given: Mapping[str, Signature], models: Mapping[str, Any]) -> Graph:
+    """A graph together with what a workload serves besides, or in its place.
+
+    Args:
+        made: The graph of the model's own answer.
+        given: The signatures by name.
+        models: The models by name.
+    """
+    functions = {name: traced(name, signature) for name, signature in given.items()}
+    made.module.functions = dict(functions)
+    # Several models may share a layer.
+    made.module.weights = list({id(v.value): v.value for model in models.values() for v in model.variables}.values())
+    calls = [signature.call for signature in given.values()]
+    _hold(made.module, [made.module.serve, *functions.values()], [*models.values(), *calls])
+    return replace(made, others=functions)
 
 
 def _dense(values: Any) -> Any:
@@ -134,7 +169,7 @@ def _unrolled(model: keras.Model, wanted: bool) -> Iterator[None]:
 
 
 def save(made: Graph, path: Path, assets: Sequence[Path] = ()) -> None:
-    """Write a SavedModel with the signature `serving_default`.
+    """Write a SavedModel with the signature `serving_default`, and others where there are some.
 
     Args:
         made: The graph.
@@ -148,7 +183,7 @@ def save(made: Graph, path: Path, assets: Sequence[Path] = ()) -> None:
 
     made.module.files = [tf.saved_model.Asset(str(file)) for file in assets]
     try:
-        tf.saved_model.save(made.module, str(path), signatures={"serving_default": made.module.serve})
+        tf.saved_model.save(made.module, str(path), signatures=made.signatures)
     except AssertionError as error:
         # What TensorFlow says of a table or a variable that no attribute leads to.
         if "untracked" not in str(error):

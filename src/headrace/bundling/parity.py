@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from headrace.errors import HeadraceError
@@ -96,6 +97,76 @@ def compared(
     due = {"together": expected.together, "again": expected.together, "alone": expected.alone[entry["inputs"]]}
     problem = _shapes(given, due)
     return entry | ({"problem": problem} if problem else _judged(name, entry, given, due, expected, settings))
+
+
+def same(found: Mapping[str, Any], answers: Path, due: Arrays, settings: Export) -> dict[str, Any]:
+    """What was found of a signature that is no model's own answer, with how far its answers are from those expected.
+
+    Args:
+        found: What `headrace.serving_check` found.
+        answers: The file of its answers.
+        due: What they should be: numbers within the tolerance, all else the very same.
+        settings: Tolerances.
+    """
+    entry = {**dict.fromkeys(("examples", "relative_difference", "milliseconds")), **found, "passed": False}
+    if entry["problem"]:
+        return entry
+    import numpy as np
+
+    from headrace.serving_check import read
+
+    ways = {way: read(str(answers), way) for way in ("together", "again", "alone")}
+    largest, different = 0.0, []
+    for way, given in ways.items():
+        for name, values in due.items():
+            got = given.get(name)
+            wanted = values[: len(got)] if got is not None and way == "alone" else values
+            if got is not None and way == "alone":
+                # Alone an answer may be shorter than with longer ones beside it.
+                got, wanted = _alike(got, wanted)
+            if got is None or got.shape != wanted.shape or (got.dtype.kind in "OSU") != (wanted.dtype.kind in "OSU"):
+                shape = "none" if got is None else f"shape {got.shape} of {got.dtype}"
+                problem = (
+                    f"the answers for `{name}` should have shape {wanted.shape} of {wanted.dtype}, and have {shape}"
+                )
+                return entry | {"problem": problem}
+            if wanted.dtype.kind == "f":
+                scale = float(np.abs(wanted).max(initial=0)) or 1.0
+                difference = np.abs(got.astype(np.float64) - wanted).max(initial=0) / scale
+                # NaN is the largest difference there is, and must not get lost on the way.
+                largest = float(np.max([largest, difference]))
+            elif not np.array_equal(got, wanted):
+                different.append(f"`{name}` {_WAYS[way]}")
+    entry |= {"examples": len(next(iter(due.values()))), "relative_difference": _finite(largest)}
+    if different:
+        return entry | {"problem": f"it answers otherwise than here: {', '.join(different)}"}
+    if not largest <= settings.tolerance:
+        return entry | {"problem": f"its answers differ by {_power(_finite(largest))} of the largest"}
+    if entry["accepts_wrong_types"]:
+        return entry | {"problem": f"it takes values of a wrong type for {', '.join(entry['accepts_wrong_types'])}"}
+    return entry | {"passed": True}
+
+
+_WAYS = {
+    "together": "in a fresh process",
+    "again": "when it is asked again",
+    "alone": "when each example is asked alone",
+}
+
+
+def _alike(one: Any, other: Any) -> tuple[Any, Any]:
+    """Two arrays filled up to the same length with zeros, or empty strings."""
+    import numpy as np
+
+    if one.ndim != other.ndim:
+        return one, other
+    most = np.maximum(one.shape, other.shape)[1:]
+
+    def filled(values: Any) -> Any:
+        missing = [(0, 0), *((0, int(size)) for size in most - values.shape[1:])]
+        return np.pad(values, missing, constant_values=b"" if values.dtype == object else 0)
+
+    return filled(one), filled(other)
 
 
 def _shapes(given: Mapping[str, Arrays], due: Mapping[str, Arrays]) -> str | None:
@@ -196,8 +267,16 @@ def _finite(value: float) -> float | None:
 # ------------------------------------------------------------------------------------------------- gate
 
 
-def gate(found: Mapping[str, Mapping[str, Any]], expected: Expected, settings: Export) -> dict[str, Any]:
-    """Passed if the SavedModel was made and no format that was made differs; what can't be made is said, not hidden."""
+def gate(
+    found: Mapping[str, Mapping[str, Any]],
+    expected: Expected,
+    settings: Export,
+    signatures: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> dict[str, Any]:
+    """Passed if the SavedModel was made and no format that was made differs; what can't be made is said, not hidden.
+
+    What the SavedModel can be asked besides (`signatures`) must answer as it does here, every one of them.
+    """
     made = {name: entry for name, entry in found.items() if not entry["problem"]}
     count = len(next(iter(expected.together.values())))
     floats = [f"{name} {_power(e['relative_difference'])}" for name, e in made.items() if name in FLOAT]
@@ -221,7 +300,13 @@ def gate(found: Mapping[str, Mapping[str, Any]], expected: Expected, settings: E
             said.append(f"{name} gives two answers to the same examples: something random is left in it")
         if entry["accepts_wrong_types"]:
             said.append(f"{name} takes values of a wrong type for {', '.join(entry['accepts_wrong_types'])}")
+    for name, entry in signatures.items():
+        if entry["passed"]:
+            said.append(f"signature {name} answers {entry['examples']} examples in a fresh process as it does here")
+        else:
+            said.append(f"signature {name} can't be used: {entry['problem']}")
     passed = found["saved_model"]["passed"] and all(entry["passed"] or entry["problem"] for entry in found.values())
+    passed = passed and all(entry["passed"] for entry in signatures.values())
     return {"gate": "parity", "passed": passed, "reason": "; ".join(said)}
 
 

@@ -16,7 +16,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
 
 from headrace import serving_check
 from headrace.artifacts import read_json
@@ -25,6 +26,9 @@ from headrace.bundling.examples import EXAMPLES
 from headrace.bundling.graphs import Inputs
 from headrace.spec import Export
 from headrace.stages import Room
+
+if TYPE_CHECKING:
+    from headrace.bundling.examples import Arrays
 
 TIMEOUT = 300.0
 """Seconds for each step of a process, after which it is given up."""
@@ -67,7 +71,8 @@ def examined(
     lengths: Mapping[str, str],
     expected: parity.Expected,
     settings: Export,
-) -> dict[str, dict[str, Any]]:
+    signatures: Mapping[str, Arrays] = MappingProxyType({}),
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, Any]]]:
     """Convert, load and ask every format in fresh processes, and compare; what was made goes to its place.
 
     Args:
@@ -77,6 +82,10 @@ def examined(
         lengths: Ragged input → the input that holds its lengths.
         expected: What each should answer.
         settings: Tolerances.
+        signatures: Of the SavedModel's other signatures, what they should answer to the examples recorded for them.
+
+    Returns:
+        What was found of each format, and of each signature.
     """
     # A folder of its own for each attempt: the child of one that was killed may still be writing.
     folder = Path(tempfile.mkdtemp(prefix="check-", dir=room.scratch))
@@ -88,7 +97,8 @@ def examined(
     }
     first, *others = plans
     tried = [plan for plan in others if not plan.problem]
-    findings = _carried_out(folder, told, [first.step("check"), *(plan.step("convert") for plan in tried)])
+    asked = [{**first.step("ask"), "path": str(first.target), "signatures": list(signatures)}] * bool(signatures)
+    findings = _carried_out(folder, told, [first.step("check"), *asked, *(plan.step("convert") for plan in tried)])
     found = {}
     for plan in plans:
         entry = (
@@ -105,8 +115,14 @@ def examined(
         found[plan.format] = parity.compared(plan.format, entry, folder / f"{plan.format}.npz", expected, settings)
         if found[plan.format]["problem"] and plan.target.is_file():
             plan.target.unlink()
+    heard = {}
+    if signatures:
+        said = findings[_name(first, "ask")]
+        for name, due in signatures.items():
+            entry = {"problem": said["problem"]} if said["problem"] else said["signatures"][name]
+            heard[name] = parity.same(entry, folder / f"signature-{name}.npz", due, settings)
     shutil.rmtree(folder, ignore_errors=True)
-    return found
+    return found, heard
 
 
 def _name(plan: Plan, do: str) -> str:

@@ -20,6 +20,9 @@ class LanguageModel(Task):
     token that follows, a scalar. Scores that are no probabilities (rows that don't sum to 1) are taken for logits.
 
     Accuracy and perplexity are those of all tokens together: a long text counts more than a short one.
+
+    Examples that are windows of one text overlap, or stand next to each other: with `evaluate.block` intervals draw so
+    many neighbours together.
     """
 
     primary: ClassVar[str] = "perplexity"
@@ -80,6 +83,10 @@ class LanguageModel(Task):
         """
         frequencies = (learned + 1) / (learned + 1).sum()
         return {"token frequencies": constant(np.broadcast_to(frequencies, (*self._steps, len(frequencies))))}
+
+    def groups(self, examples: int) -> Array | None:
+        """Blocks of `evaluate.block` neighbouring examples; none where each example is a text of its own."""
+        return np.arange(examples) // self.how.block if self.how.block else None
 
 
 def _once(answers: Array) -> Array:

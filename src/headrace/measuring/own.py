@@ -54,6 +54,23 @@ class Trial:
     """Of the raw training split."""
     learned: Mapping[str, Array]
     """What the workload's `learn` gave."""
+    training: Artifact | None = None
+    """Output of `train`."""
+
+    @property
+    def history(self) -> Mapping[str, list[float]]:
+        """Metric of the training → its value in each epoch."""
+        found: Mapping[str, list[float]] = self.training.json("history.json")["metrics"] if self.training else {}
+        return found
+
+    def sampled(self, name: str) -> dict[int, Array]:
+        """The pictures that `sample` has left under a name: epoch → (height, width[, channels]), uint8."""
+        from PIL import Image
+
+        if self.training is None:
+            return {}
+        paths = sorted((self.training.path / "samples").glob(f"*-{name}.png"))
+        return {int(path.name.partition("-")[0]): np.asarray(Image.open(path)) for path in paths}
 
     @property
     def settings(self) -> Variant:
@@ -100,7 +117,8 @@ class Own:
     naive: Mapping[str, Mapping[str, Units]] = field(default_factory=dict)
     """Name of something that needs no training → its metrics, in the same form: the model has to beat it."""
     samples: Mapping[str, Any] = field(default_factory=dict)
-    """Name → what people shall look at: an image (height, width[, channels]; uint8, or floats from 0 to 1), or text."""
+    """Name → what people shall look at: an image (height, width[, channels]; uint8, or floats from 0 to 1), the bytes
+    of an animation (GIF), or text."""
 
     @property
     def decisive(self) -> str:
@@ -118,7 +136,7 @@ def trial_of(job: Job, records: Artifact, model: Artifact) -> Trial:
             results = {name: file[name] for name in file.files}
     statistics, *learned = learned_of(job, records)
     features = read_info(records.path).features
-    return Trial(job, records, _Models(model), results, features, statistics, learned[0] if learned else {})
+    return Trial(job, records, Models(model), results, features, statistics, learned[0] if learned else {}, model)
 
 
 def learned_of(job: Job, records: Artifact) -> tuple[Any, ...]:
@@ -133,12 +151,13 @@ def learned_of(job: Job, records: Artifact) -> tuple[Any, ...]:
     return tuple(found)
 
 
-class _Models(Mapping[str, Any]):
+class Models(Mapping[str, Any]):
     """The models of a training by the names of their files, each loaded once, when it is asked for."""
 
     def __init__(self, folder: Artifact) -> None:
         self._folder = folder
-        self._loaded: dict[str, Any] = {}
+        self.loaded: dict[str, Any] = {}
+        """Those that were asked for."""
 
     def __iter__(self) -> Iterator[str]:
         return (path.stem for path in sorted(self._folder.path.glob("*.keras")))
@@ -149,14 +168,14 @@ class _Models(Mapping[str, Any]):
     def __getitem__(self, name: str) -> Any:
         from headrace.models import load
 
-        if name not in self._loaded:
+        if name not in self.loaded:
             if name not in list(self):
                 raise StageFailed(
                     f"The training has left no model `{name}`: {nearest(name, self)}",
                     remedy="see `keep` in the workload's file",
                 )
-            self._loaded[name] = load(self._folder, name)
-        return self._loaded[name]
+            self.loaded[name] = load(self._folder, name)
+        return self.loaded[name]
 
 
 def measured(job: Job, trial: Trial) -> Own:
@@ -317,7 +336,7 @@ def blessed_gate(now: Mapping[str, Any], before: Mapping[str, Any], version: int
 
 
 def write_samples(own: Own, folder: Path) -> list[dict[str, str]]:
-    """Write what people shall look at into a folder of its own, as PNG or text.
+    """Write what people shall look at into a folder of its own, as PNG, GIF or text.
 
     Returns:
         [{"name": …, "file": path within the folder above}]
@@ -326,11 +345,13 @@ def write_samples(own: Own, folder: Path) -> list[dict[str, str]]:
 
     written = []
     for name, value in own.samples.items():
-        is_text = isinstance(value, str)
-        path = folder / "samples" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.{'txt' if is_text else 'png'}"
+        kind = "txt" if isinstance(value, str) else "gif" if isinstance(value, bytes) else "png"
+        path = folder / "samples" / f"{re.sub(r'[^A-Za-z0-9_.-]+', '_', name)}.{kind}"
         path.parent.mkdir(exist_ok=True)
-        if is_text:
+        if isinstance(value, str):
             path.write_text(value, encoding="utf-8")
+        elif isinstance(value, bytes):
+            path.write_bytes(value)
         else:
             path.write_bytes(to_png(np.asarray(value)))
         written.append({"name": name, "file": f"samples/{path.name}"})

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
 from headrace.measuring.resampling import Array
+from headrace.measuring.showing import of, worst
 from headrace.measuring.sums import ratio
 from headrace.measuring.tasks import Facts, Naive, Task
 
@@ -69,6 +70,26 @@ class Segmentation(Task):
             "mean_iou": ratio(np.where(known, each, 0).sum(axis=-1), known.sum(axis=-1)),
             **{f"iou_{name}": each[..., place] for place, name in enumerate(self._names(each.shape[-1]))},
         }
+
+    def about(self, facts: Facts) -> Mapping[str, Any]:
+        """The images whose masks are worst, and which class is."""
+        hits, cases, claims = (facts[name] for name in ("hits", "cases", "claims"))
+        each = ratio(hits, cases + claims - hits)
+        known = np.isfinite(each)
+        iou = ratio(np.where(known, each, 0).sum(axis=-1), known.sum(axis=-1))
+        nobody = [None] * len(iou)
+        found: dict[str, Any] = {"worst": worst(np.nan_to_num(1 - iou), nobody, nobody, None)}
+        names = [str(name) for name in self.target.classes or range(hits.shape[-1])]
+        if cases.sum():
+            whole = ratio(hits.sum(axis=0), (cases + claims - hits).sum(axis=0))
+            hardest = int(np.nanargmin(whole))
+            found["said"] = [
+                f"Of 1,000 pixels {of(float(1 - hits.sum() / cases.sum()), 1_000)} are given to another class than "
+                "their own.",
+                f"It finds “{names[hardest]}” worst: of the pixels that are of it, or are said to be, "
+                f"{of(float(whole[hardest]), 100)} of 100 are both.",
+            ]
+        return found
 
     def _names(self, classes: int) -> list[str]:
         """What the classes are called in the names of metrics: `iou_cat`, `iou_0`."""

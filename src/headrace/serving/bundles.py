@@ -10,7 +10,7 @@ from typing import Any
 
 from headrace import projects, registry
 from headrace.errors import ConfigError, DataError, HeadraceError, nearest, unknown
-from headrace.spec import Feature, Pipeline
+from headrace.spec import Feature, Pipeline, Windows
 
 BLESSED = "blessed"
 
@@ -37,6 +37,8 @@ class Bundle:
     """The inputs and the notes of the source that it was trained on, as raw examples hold them."""
     targets: Mapping[str, Target] = field(default_factory=dict)
     """Output → what it answers, as far as that is known."""
+    windows: Windows | None = None
+    """How the examples were cut out of a series, if they were; the inputs are of windows then."""
 
     @property
     def title(self) -> str:
@@ -71,11 +73,11 @@ def published(workload: str, wanted: str = BLESSED, line: str | None = None) -> 
             f"{line} is no line of {workload}.", expected="a line of this workload", received=request["workload"]
         )
     pipeline = projects.load(workload)
-    features, targets = _declared(pipeline, request)
+    features, targets, windows = _declared(pipeline, request)
     outputs = (shown.get("evaluation") or {}).get("outputs") or {}
     targets |= {name: _target(said) for name, said in outputs.items()}
     path = registry.held(line, version)
-    return Bundle(line, version, path, features, _labelled(path, targets))
+    return Bundle(line, version, path, features, _labelled(path, targets), windows)
 
 
 def in_folder(workload: str, folder: Path) -> Bundle:
@@ -94,8 +96,8 @@ def in_folder(workload: str, folder: Path) -> Bundle:
             expected="saved_model.pb in it, or in its folder `saved_model`",
             received=inside or "an empty folder",
         )
-    features, targets = _declared(projects.load(workload), {})
-    return Bundle(workload, 1, path, features, _labelled(path, targets))
+    features, targets, windows = _declared(projects.load(workload), {})
+    return Bundle(workload, 1, path, features, _labelled(path, targets), windows)
 
 
 def known_line(workload: str, line: str | None = None) -> str:
@@ -154,8 +156,13 @@ def _known(workload: str) -> None:
         raise unknown("workload", workload, projects.names())
 
 
-def _declared(pipeline: Pipeline, request: Mapping[str, Any]) -> tuple[dict[str, Feature], dict[str, Target]]:
-    """Inputs and notes of a source, and its targets; of the usual one if the request names none of the workload's."""
+def _declared(
+    pipeline: Pipeline, request: Mapping[str, Any]
+) -> tuple[dict[str, Feature], dict[str, Target], Windows | None]:
+    """Inputs and notes of a source, its targets, and how examples are cut out of its rows; of the usual source if the
+    request names none of the workload's."""
+    from headrace.windows import of_example
+
     chosen = pipeline.variants.get(request.get("variant") or "") or pipeline.variants[pipeline.default_variant]
     name = request.get("source") or ""
     if name not in pipeline.sources:
@@ -166,7 +173,12 @@ def _declared(pipeline: Pipeline, request: Mapping[str, Any]) -> tuple[dict[str,
         target: Target(tasks if isinstance(tasks, str) else str(tasks.get(target, "")), feature.classes)
         for target, feature in source.named("target").items()
     }
-    return {**source.named("input"), **source.named("note")}, targets
+    asked = (request.get("settings") or {}).get("windows")
+    windows = Windows.model_validate(asked) if asked else chosen.windows
+    features = {**source.named("input"), **source.named("note")}
+    if windows:
+        features = {name: of_example(row, windows) for name, row in features.items()}
+    return features, targets, windows
 
 
 def _target(said: Mapping[str, Any]) -> Target:

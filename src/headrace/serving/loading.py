@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from headrace.bundling.assets import declared_inputs
 from headrace.errors import DataError
 from headrace.spec import Feature
 
@@ -53,6 +54,12 @@ class Signature:
     def batched(self) -> bool:
         """Whether any number of examples can be asked together, each of which is answered by itself."""
         return all(tensor.batched for tensor in (*self.inputs.values(), *self.outputs.values()))
+
+    @property
+    def steady(self) -> bool:
+        """Whether an example takes as long as any other: it is of one size, and no text."""
+        sizes = [size for one in self.inputs.values() for size in (one.shape or (None, None))[1:]]
+        return self.batched and None not in sizes and all(one.dtype != "string" for one in self.inputs.values())
 
     def __str__(self) -> str:
         return ", ".join(f"{name} ({tensor})" for name, tensor in self.inputs.items())
@@ -140,7 +147,9 @@ class Loaded:
     def features(self, declared: Mapping[str, Feature]) -> dict[str, Feature]:
         """The inputs as they are declared, where that fits the signature; else as the signature has them."""
         inputs = self.default.inputs
-        own = {name: feature for name, feature in declared.items() if feature.role == "input"}
+        # What is served may take other inputs than the model was trained on, and says so itself.
+        own = declared_inputs(self.path, self.default_name)
+        own = own or {name: feature for name, feature in declared.items() if feature.role == "input"}
         if set(own) == set(inputs) and all(_fits(own[name], tensor) for name, tensor in inputs.items()):
             return {name: own[name] for name in inputs}
         return {name: _feature(tensor) for name, tensor in inputs.items()}

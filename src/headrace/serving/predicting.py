@@ -124,7 +124,7 @@ def predict(request: Request, out: IO[str] | None = None) -> Summary:
     unusable = JsonLines(listing) if listing else None
     run = _Run(request, model, features, sink, unusable, sample)
     try:
-        found = portions(request.source or sys.stdin.buffer, features, notes, request.keep)
+        found = portions(request.source or sys.stdin.buffer, features, notes, request.keep, bundle.windows)
         with progress(f"predict · {bundle.title}", None) as advance:
             for portion in found:
                 run.take(portion)

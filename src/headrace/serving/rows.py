@@ -21,7 +21,7 @@ import pyarrow as pa
 from headrace.errors import ConfigError, DataError, nearest
 from headrace.readers.cells import judged, numbers_of
 from headrace.serving.payloads import as_bytes
-from headrace.spec import Feature
+from headrace.spec import Feature, Windows
 
 if TYPE_CHECKING:
     Array = np.ndarray[Any, Any]
@@ -79,7 +79,11 @@ class Portion:
 
 
 def portions(
-    source: Path | IO[bytes], features: Mapping[str, Feature], notes: Mapping[str, Feature], keep: Sequence[str] = ()
+    source: Path | IO[bytes],
+    features: Mapping[str, Feature],
+    notes: Mapping[str, Feature],
+    keep: Sequence[str] = (),
+    windows: Windows | None = None,
 ) -> Iterator[Portion]:
     """All examples of a source, those that can't be used apart.
 
@@ -88,6 +92,8 @@ def portions(
         features: What the model takes.
         notes: What says for people which example it is; read where it is there.
         keep: Columns of a table that are read besides, as text.
+        windows: How examples are cut out of the rows of a table or of arrays, if they are windows of a series. They are
+            numbered by their last rows, from which the model looks ahead. JSON lines hold a window each.
 
     Raises:
         ConfigError: There is no such path, or columns are to be kept that there are none of.
@@ -112,7 +118,51 @@ def portions(
         notes = {"file": Feature(dtype="string", role="note")}
         yield from _checked(_numbered(_of_files(source, only, features[only], notes)), {**features, **notes})
         return
-    yield from _own(source, features, notes, keep)
+    if windows:
+        yield from _windows(source, features, notes, keep, windows)
+    else:
+        yield from _own(source, features, notes, keep)
+
+
+def _windows(
+    path: Path, features: Mapping[str, Feature], notes: Mapping[str, Feature], keep: Sequence[str], windows: Windows
+) -> Iterator[Portion]:
+    """The windows of a series, whose rows are read as any others are; one with a row that can't be used is told."""
+    from headrace.readers.batches import batches, to_arrays
+    from headrace.windows import CUT, of_row, offsets
+
+    rows = {name: of_row(feature, windows) for name, feature in features.items()}
+    found = list(_own(path, rows, notes, keep))
+    bad = {one.row: one for portion in found for one in portion.bad}
+    there = np.concatenate([portion.rows for portion in found])
+    total = len(there) + len(bad)
+    if total <= windows.span or not len(there):
+        raise DataError(
+            f"{path.name} is too short for a window of {windows.length} steps.",
+            expected=f"more than {windows.span:,} rows",
+            received=f"{total:,} rows",
+        )
+    # Where each row of the file is among those that can be used, -1 for the others.
+    place = np.full(total, -1)
+    place[there] = np.arange(len(there))
+    whole = pa.Table.from_batches([portion.batch for portion in found]).combine_chunks().to_batches()[0]
+    values = to_arrays(whole, rows)
+    texts = whole.select([name for name in whole.schema.names if name not in rows])
+    steps = np.asarray(offsets(next(iter(features.values())), windows))
+    for first in range(0, total - windows.span, CUT):
+        begin = np.arange(first, min(first + CUT, total - windows.span))
+        used = place[begin[:, None] + steps]
+        sound = (used >= 0).all(axis=1)
+        told = []
+        for start, missing in zip(begin[~sound].tolist(), (used[~sound] < 0).argmax(axis=1).tolist(), strict=True):
+            one = bad[start + int(steps[missing])]
+            told.append(Bad(start + windows.span, one.problems, one.line))
+        last = begin[sound] + windows.span
+        chosen = batches({name: series[used[sound]] for name, series in values.items()}, CUT)
+        batch = next(iter(chosen), pa.RecordBatch.from_pydict({name: _column([], f) for name, f in features.items()}))
+        for name, column in zip(texts.schema.names, texts.take(pa.array(place[last])).columns, strict=True):
+            batch = batch.append_column(name, column)
+        yield Portion(last, batch, told)
 
 
 def _own(
