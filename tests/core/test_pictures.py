@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from headrace.looking.pictures import COLOURS, LINES, POINTS, SIDE, is_small, lines, overlay, sheet, tile
+from headrace.looking.pictures import COLOURS, LINES, POINTS, SIDE, background, is_small, lines, overlay, sheet, tile
 from tests.core.making import picture
 
 RED = np.zeros((6, 4, 3), np.uint8)
@@ -77,6 +77,14 @@ class TestMasks:
         expected = [[round(45 + 0.55 * c) for c in colour] for colour in COLOURS[:2]]
         found = [covered[SIDE - 10, 10].tolist(), covered[SIDE - 10, SIDE - 10].tolist()]
         np.testing.assert_allclose(found, expected, atol=1)
+
+    def test_leave_the_class_clear_that_is_called_background(self) -> None:
+        clear = background(("Pet", "Background", "contour"))
+        assert (clear, background(("ground", "cat"))) == (1, 0)
+        covered = np.asarray(overlay(np.full((2, 2, 3), 100, np.uint8), self.MASK, clear=clear))[:, SIDE:]
+        assert covered[SIDE - 10, 10].tolist() == [100, 100, 100]
+        expected = [[round(45 + 0.55 * c) for c in colour] for colour in COLOURS[:2]]
+        np.testing.assert_allclose([covered[10, 10], covered[SIDE - 10, SIDE - 10]], expected, atol=1)
 
     def test_lie_side_by_side_where_there_are_several(self) -> None:
         image = np.full((2, 2, 3), 100, np.uint8)

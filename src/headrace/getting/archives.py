@@ -30,9 +30,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any, BinaryIO, Protocol
 
 from headrace.artifacts import home
 from headrace.console import progress
@@ -84,8 +84,8 @@ def members(path: Path, limits: Limits = LIMITS) -> Iterator[Member]:
     """The files in an archive, sorted by their paths, part by part; those below a folder if the path is one.
 
     A packed tar is unpacked into one nameless temporary file in the home first, since it can only be read from its
-    beginning; nothing else is written. What lies in a folder is taken as it is: links to files are followed, links to
-    folders are not.
+    beginning, and listed, once in a process (the last two archives are held); nothing else is written. What lies in a
+    folder is taken as it is: links to files are followed, links to folders are not.
 
     Args:
         path: An archive, a single packed file (`x.csv.gz` has the one member `x.csv`), or a folder.
@@ -210,17 +210,19 @@ def _list(archive: _Archive, packed: BinaryIO, stack: contextlib.ExitStack) -> N
     packed.seek(0)
     unpack = next((unpack for magic, unpack in _PACKED.items() if head.startswith(magic)), None)
     if unpack:
-        stream = stack.enter_context(unpack(archive.path))
-        head = stream.read(_BLOCK)
+        with unpack(archive.path) as stream:
+            head = stream.read(_BLOCK)
         if _is_tar(head, archive.path.name):
-            _list_tar(archive, _spooled(archive, head, stream, stack), stack)
+            state = os.fstat(packed.fileno())
+            held = _unpacked(archive.path, archive.limits, unpack, state.st_ino, state.st_mtime_ns, state.st_size)
+            archive.files, archive.links = held.files, held.links
         else:
             name = stem(archive.path.name)
             archive.files[name] = archive.file(name, None, partial(unpack, archive.path))
     elif head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         _list_zip(archive, packed, stack)
     elif head and _is_tar(head, archive.path.name):
-        _list_tar(archive, packed, stack)
+        _list_tar(archive, packed)
     else:
         raise DataError(
             f"{archive.path.name} is no archive that can be read.",
@@ -305,7 +307,7 @@ class _Archive:
             raise self.refused(f"it holds more than {self.limits.members:,} files")
         return name
 
-    def file(self, name: str, size: int | None, source: Callable[[], IO[bytes]]) -> _File:
+    def file(self, name: str, size: int | None, source: Callable[[], _Source]) -> _File:
         """A file that is read through the checks."""
 
         def opener() -> BinaryIO:
@@ -342,10 +344,18 @@ class _Archive:
         return found
 
 
+class _Source(Protocol):
+    """What bytes are read from."""
+
+    def read(self, count: int, /) -> bytes: ...
+
+    def close(self) -> None: ...
+
+
 class _Stream(io.RawIOBase):
     """A member as it is unpacked: it is as long as its header says, or as an archive may be, and damage is told."""
 
-    def __init__(self, archive: _Archive, member: str, source: IO[bytes], size: int | None) -> None:
+    def __init__(self, archive: _Archive, member: str, source: _Source, size: int | None) -> None:
         self._archive, self._member, self._source, self._size = archive, member, source, size
         self._count = 0
 
@@ -406,8 +416,24 @@ def _list_zip(archive: _Archive, packed: BinaryIO, stack: contextlib.ExitStack) 
             raise archive.refused("it is no file but a device or a pipe", name)
 
 
-def _list_tar(archive: _Archive, packed: IO[bytes], stack: contextlib.ExitStack) -> None:
-    reader = stack.enter_context(tarfile.open(fileobj=packed, mode="r:"))  # noqa: SIM115
+@lru_cache(maxsize=2)
+def _unpacked(path: Path, limits: Limits, unpack: Callable[[Path], Any], *_state: int) -> _Archive:
+    """A packed tar, unpacked and listed once for all who read it in this process.
+
+    Args:
+        path: Of the archive.
+        limits: What it may hold at most.
+        unpack: How.
+        _state: Its number, time and size: another archive of the same path is not the same.
+    """
+    archive = _Archive(path, limits, path.stat().st_size)
+    with unpack(path) as stream:
+        _list_tar(archive, _spooled(archive, stream))
+    return archive
+
+
+def _list_tar(archive: _Archive, packed: IO[bytes]) -> None:
+    reader = tarfile.open(fileobj=packed, mode="r:")  # noqa: SIM115 (closing it would close nothing)
     for info in reader:
         raw = _readable(info.name)
         if info.isdir():
@@ -417,7 +443,10 @@ def _list_tar(archive: _Archive, packed: IO[bytes], stack: contextlib.ExitStack)
         if info.issym() or info.islnk():
             archive.links[name] = archive.link(name, _readable(info.linkname), from_root=info.islnk())
         elif info.isreg():
-            archive.files[name] = archive.file(name, info.size, partial(_extracted, reader, info))
+            part = partial(_Part, packed, info.offset_data, info.size)
+            archive.files[name] = archive.file(
+                name, info.size, partial(_extracted, reader, info) if info.issparse() else part
+            )
         else:
             raise archive.refused("it is no file but a device or a pipe", name)
     # A header that can't be read ends the list without a word, as does the end of the file.
@@ -430,6 +459,22 @@ def _list_tar(archive: _Archive, packed: IO[bytes], stack: contextlib.ExitStack)
         )
 
 
+class _Part:
+    """A piece of a file, of which several may be read at the same time."""
+
+    def __init__(self, file: IO[bytes], start: int, size: int) -> None:
+        self._file, self._at, self._end = file, start, start + size
+
+    def read(self, count: int, /) -> bytes:
+        """As many of the next bytes, or what is left of them."""
+        data = os.pread(self._file.fileno(), min(count, self._end - self._at), self._at)
+        self._at += len(data)
+        return data
+
+    def close(self) -> None:
+        """The file stays open."""
+
+
 def _extracted(reader: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
     source = reader.extractfile(info)
     if source is None:
@@ -437,17 +482,16 @@ def _extracted(reader: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
     return source
 
 
-def _spooled(archive: _Archive, head: bytes, stream: IO[bytes], stack: contextlib.ExitStack) -> IO[bytes]:
-    """An unpacked tar in a nameless file, which is gone when it is closed, however the process ends."""
+def _spooled(archive: _Archive, stream: IO[bytes]) -> IO[bytes]:
+    """An unpacked tar in a nameless file, which is gone when nobody holds it, however the process ends."""
     scratch = home() / "work"
     scratch.mkdir(parents=True, exist_ok=True)
-    spool = stack.enter_context(tempfile.TemporaryFile(dir=scratch))  # noqa: SIM115
-    data, count = head, 0
-    while data:
+    spool = tempfile.TemporaryFile(dir=scratch)  # noqa: SIM115 (open as long as something refers to it)
+    count = 0
+    while data := stream.read(CHUNK):
         count += len(data)
         archive.within(count)
         spool.write(data)
-        data = stream.read(CHUNK)
     spool.seek(0)
     return spool
 

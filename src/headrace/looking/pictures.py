@@ -28,7 +28,7 @@ COLOURS = (
     *((31, 111, 178), (217, 115, 26), (26, 127, 75), (180, 35, 24), (124, 82, 173)),
     *((138, 97, 0), (214, 90, 160), (0, 140, 150), (110, 120, 30), (90, 90, 100)),
 )
-"""Of the classes of a mask, from the second one on: the first is most often the background, and stays clear."""
+"""Of the classes of a mask in their order, but for the one that stays clear."""
 
 
 # -------------------------------------------------------------------------------------------------- tiles
@@ -53,8 +53,19 @@ def tile(value: Array | bytes) -> Image:
     return _fitted(image.convert("RGB"), Image.Resampling.LANCZOS)
 
 
-def overlay(value: Array | bytes | None, *masks: Array | bytes) -> Image:
-    """An image beside itself under each mask, whose classes are coloured; the coloured masks if there is no image."""
+def background(classes: Sequence[str]) -> int:
+    """The class of a mask that stays clear: the one of that name, or else the first, which most often is it."""
+    return next((number for number, name in enumerate(classes) if name.lower() == "background"), 0)
+
+
+def overlay(value: Array | bytes | None, *masks: Array | bytes, clear: int = 0) -> Image:
+    """An image beside itself under each mask, whose classes are coloured; the coloured masks if there is no image.
+
+    Args:
+        value: The image, as `tile` takes it.
+        masks: The class of each pixel, as an array or as an image file.
+        clear: The class that is not coloured.
+    """
     from PIL import Image
 
     found = [classes for mask in masks if (classes := _classes(mask)) is not None]
@@ -63,22 +74,22 @@ def overlay(value: Array | bytes | None, *masks: Array | bytes) -> Image:
     plain = None if value is None else tile(value)
     parts = [] if plain is None else [plain]
     for classes in found:
-        painted = Image.fromarray(np.array([GREY, *COLOURS], np.uint8)[_colours(classes)])
+        painted = Image.fromarray(np.array([GREY, *COLOURS], np.uint8)[_colours(classes, clear)])
         if plain is None:
             parts.append(_fitted(painted, Image.Resampling.NEAREST))
             continue
         painted = painted.resize(plain.size, Image.Resampling.NEAREST)
-        clear = Image.fromarray((classes == 0).astype(np.uint8) * 255).resize(plain.size, Image.Resampling.NEAREST)
-        parts.append(Image.composite(plain, Image.blend(plain, painted, 0.55), clear))
+        bare = Image.fromarray((classes == clear).astype(np.uint8) * 255).resize(plain.size, Image.Resampling.NEAREST)
+        parts.append(Image.composite(plain, Image.blend(plain, painted, 0.55), bare))
     row = Image.new("RGB", (sum(part.width for part in parts), parts[0].height), GREY)
     for place, part in enumerate(parts):
         row.paste(part, (sum(part.width for part in parts[:place]), 0))
     return row
 
 
-def _colours(classes: Array) -> Array:
+def _colours(classes: Array, clear: int) -> Array:
     """The place of each pixel's colour: 0 for what stays clear."""
-    return np.where(classes > 0, (classes - 1) % len(COLOURS) + 1, 0)
+    return np.where(classes != clear, (classes - (classes > clear)) % len(COLOURS) + 1, 0)
 
 
 def _opened(file: bytes) -> Image | None:

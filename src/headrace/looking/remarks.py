@@ -30,6 +30,8 @@ REPEATED = 0.01
 """Share of repeated examples from which they are worth a warning."""
 UNIQUE = 0.5
 """Share of distinct values from which a category is a name rather than a property."""
+SEQUENCES = 1_500
+"""Training examples for each word of the average text from which models of sequences are better than bags."""
 RISES = 20
 """How often a column must rise, and never fall, to count as sorted."""
 ALIKE = 0.5
@@ -148,6 +150,31 @@ def of_classes(target: Target, counts: Mapping[str, Mapping[Any, int]]) -> Itera
     if absent:
         text = f"`{name}`: {_named(absent)}: declared, but without a training example"
         yield Remark("warning", "class balance", text, name, split="train")
+
+
+def of_texts(features: Sequence[Mapping[str, Any]]) -> Iterator[Remark]:
+    """Which kind of model suits texts that are to be classified: pairs of words, or words in their order.
+
+    Chollet's rule of thumb (11.4.4): by the number of training examples for each word of the average text.
+
+    Args:
+        features: As they are described in `examination.json`: of the training split.
+    """
+    inputs = [feature for feature in features if feature["role"] == "input"]
+    if len(inputs) != 1 or inputs[0]["kind"] not in ("text", "tokens"):
+        return
+    (feature,) = inputs
+    means = [measure["mean"] for measure in feature["measures"] if measure["name"] in ("words", "length")]
+    if not means or not means[0]:
+        return
+    ratio = feature["rows"] / means[0]
+    few = ratio < SEQUENCES
+    kind = "a bag of words and pairs of words" if few else "a model of sequences"
+    text = (
+        f"`{feature['name']}`: {feature['rows']:,} training examples for {means[0]:,.0f} words on average, a ratio of "
+        f"{ratio:,.0f}: {'below' if few else 'from'} {SEQUENCES:,}{'' if few else ' on'}, {kind} tends to be best"
+    )
+    yield Remark("info", "model for texts", text, feature["name"])
 
 
 def of_leaks(clues: Sequence[Clue], target: str) -> Iterator[Remark]:

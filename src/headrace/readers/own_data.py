@@ -57,14 +57,14 @@ def own_data(path: Path, like: Source) -> Source:
     path = path.expanduser()
     features = like.features
     trouble = f"There is no file or folder {path}." if not path.exists() else None
-    if not trouble and not kind_of(path, features):
+    if not trouble and not like.own and not kind_of(path, features):
         trouble = f"{path} is of no kind that {'/'.join(features)} can be read from."
     if trouble:
         raise ConfigError(trouble, expected=f"a source of the workload, or {_accepted(features)}")
     bad: Bad = "null" if like.quarantine else "refuse"
 
     def read(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
-        return _splits(raw / path.name, features, bad)
+        return like.own(raw / path.name) if like.own else _splits(raw / path.name, features, bad)
 
     return Source(title=f"{path.name}, data of your own", features=features, read=read, quarantine=like.quarantine)
 
