@@ -3,7 +3,7 @@
 Rules of this folder:
 
 - A file, its flow, its deployments in `prefect.yaml` and the workload have one name. `study`, `tune`,
-  `ensemble` and `predict` serve all workloads.
+  `ensemble`, `predict` and `interpretation` serve all workloads.
 - The flow is written out (`@flow def name(…)`), never made by a function: people find it, and so does `prefect deploy`.
 - Its parameters are flat and typed: Prefect makes the form from them, and refuses what does not fit before anything
   runs.
@@ -31,7 +31,7 @@ log = logging.getLogger("headrace.flows")
 
 FAN_OUTS = ("ensemble", "study", "tune")
 """Flows that serve every workload: many trainings, compared or searched."""
-OTHERS = ("predict",)
+OTHERS = ("interpretation", "predict")
 """Flows that train nothing. They have no deployment of their own: what they work on is said when they are run."""
 
 

@@ -17,6 +17,7 @@ COMMANDS = {
     "data": "data:data",
     "doctor": "doctor:doctor",
     "ensemble": "fanouts:ensemble",
+    "interpret": "interpret:interpret",
     "list": "workloads:list_workloads",
     "monitor": "monitor:monitor",
     "new": "workloads:new",
