@@ -73,7 +73,7 @@ def pet(random: np.random.Generator, colour: Colour, *, pointed: bool) -> tuple[
 
     Returns:
         A photograph (RGB, sides of 90 to 160 pixels), and a mask (L) of the same size: 1 the pet, 2 the background, 3
-        the contour, a few pixels wide.
+        the contour, 7 pixels wide.
     """
     width, height = (int(side) for side in random.integers(90, 161, 2))
     photo = canvas(random, (width, height), shade(random, (110, 140, 110), 40))
@@ -82,7 +82,7 @@ def pet(random: np.random.Generator, colour: Colour, *, pointed: bool) -> tuple[
     x, y = width * random.uniform(0.42, 0.58), height * random.uniform(0.5, 0.6)
     fur = shade(random, colour)
     # The contour first, wider by its width; the pet is drawn over its inner part.
-    for image, paint, more in ((mask, 3, 3.0), (mask, 1, 0.0), (photo, fur, 1.5)):
+    for image, paint, more in ((mask, 3, 7.0), (mask, 1, 0.0), (photo, fur, 1.5)):
         draw = ImageDraw.Draw(image)
         ellipse(image, (x, y), (radius + more, radius + more), paint)
         for side in (-1, 1):
@@ -97,22 +97,6 @@ def pet(random: np.random.Generator, colour: Colour, *, pointed: bool) -> tuple[
         ellipse(photo, (x + side * 0.35 * radius, y - 0.2 * radius), (0.12 * radius, 0.12 * radius), (20, 20, 20))
     ellipse(photo, (x, y + 0.25 * radius), (0.15 * radius, 0.1 * radius), (60, 30, 30))
     return photo, mask
-
-
-def face(random: np.random.Generator, size: tuple[int, int], *, grey: bool = False) -> Image.Image:
-    """A face in the middle of a picture (width, height): skin, hair, eyes and mouth differ."""
-    width, height = size
-    image = canvas(random, size, shade(random, (120, 120, 130), 60))
-    skin, hair = shade(random, (205, 165, 140), 40), shade(random, (70, 50, 40), 40)
-    x, y = width * random.uniform(0.47, 0.53), height * random.uniform(0.5, 0.55)
-    a, b = width * random.uniform(0.26, 0.32), height * random.uniform(0.3, 0.36)
-    ellipse(image, (x, y - 0.25 * b), (1.12 * a, 1.0 * b), hair)
-    ellipse(image, (x, y), (a, b), skin)
-    for side in (-1, 1):
-        ellipse(image, (x + side * 0.4 * a, y - 0.2 * b), (0.18 * a, 0.09 * b), (245, 245, 245))
-        ellipse(image, (x + side * 0.4 * a, y - 0.2 * b), (0.08 * a, 0.08 * b), (40, 40, 60))
-    ellipse(image, (x, y + 0.5 * b), (a * random.uniform(0.2, 0.45), b * random.uniform(0.04, 0.12)), (150, 60, 60))
-    return image.convert("L") if grey else image
 
 
 def flower(random: np.random.Generator, petals: int, colour: Colour, heart: Colour) -> Image.Image:

@@ -20,6 +20,7 @@ FEATURES = {
 }
 SPLITS = {"train": range(1_000), "validation": range(1_000, 1_500), "test": range(1_500, 2_500)}
 """Split → the numbers of its photographs of each class (section 8.2.2); the other 10,000 of each are not used."""
+COUNTS = {"train": 2_000, "validation": 1_000, "test": 2_000}
 LICENCE = "none formal; research and the competition (Microsoft, Petfinder.com)"
 HOMEPAGE = "https://www.kaggle.com/c/dogs-vs-cats"
 
@@ -95,6 +96,7 @@ KAGGLE = Source(
         ),
     ),
     quarantine=0.01,
+    examples=COUNTS,
     licence=LICENCE,
     homepage=HOMEPAGE,
 )
@@ -111,6 +113,8 @@ SMALL = Source(
         ),
     ),
     quarantine=0.01,
+    examples=COUNTS,
+    stands_for="kaggle",
     licence=LICENCE,
     homepage=HOMEPAGE,
 )

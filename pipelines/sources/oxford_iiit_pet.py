@@ -98,6 +98,7 @@ PETS = Source(
         ),
     ),
     quarantine=0.01,
+    examples={"train": 6_390, "validation": 500, "test": 500},
     licence="CC BY-SA 4.0; the images keep their owners' rights",
     homepage="https://www.robots.ox.ac.uk/~vgg/data/pets/",
     note="Some photographs named .jpg are PNG, GIF or BMP files; they are decoded all the same.",
