@@ -1,0 +1,52 @@
+"""Style transfer: a photograph painted like a painting: from download to report.
+
+Written by `headrace sync` from pipelines/style_transfer/__init__.py.
+
+python -m flows.style_transfer [--profile smoke …]
+prefect deployment run style_transfer/weekly
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from prefect import flow
+from pydantic import Field
+
+from headrace.jobs import Data, Profile, resolve
+from headrace.running import Summary, execute
+from tasks.policies import concluded, flow_run_name
+from tasks.stages import STAGES
+
+
+@flow(name="style_transfer", flow_run_name=flow_run_name, persist_result=False)
+def style_transfer(
+    variant: Literal["vgg19", "squeezenet", "from_noise", "fast"] = "vgg19",
+    profile: Profile = "full",
+    data: Data = "auto",
+    source: str | None = None,
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0,
+    overrides: dict[str, Any] | None = None,
+) -> Summary:
+    """Style transfer: a photograph painted like a painting.
+
+    Args:
+        variant: Which configuration of the workload; `headrace show` describes them.
+        profile: The whole training, or a few seconds of it.
+        data: The real data, the synthetic twin, or whichever can be had.
+        source: `pictures` or `flowers`, or the path of data of one's own; default: that of the variant.
+        seed: Seed of everything random.
+        overrides: Path of a setting → value, as in `{"train.epochs": 8}`.
+    """
+    job = resolve(
+        "style_transfer", variant=variant, profile=profile, data=data, source=source, seed=seed, overrides=overrides
+    )
+    return concluded(execute(job, STAGES, engine="prefect"))
+
+
+if __name__ == "__main__":
+    import sys
+
+    from headrace.__main__ import main
+
+    sys.exit(main(["run", "style_transfer", "--engine", "prefect", *sys.argv[1:]]))
