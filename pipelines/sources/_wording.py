@@ -96,17 +96,28 @@ FOLLOWERS = (0.5, 0.3, 0.15, 0.05)
 """How often each of the four words that may follow a word does."""
 
 
-def chain(random: np.random.Generator, words: int, vocabulary_size: int = 60) -> list[str]:
-    """Words, each of which is followed by one of four others.
+def chain(
+    random: np.random.Generator,
+    words: int,
+    vocabulary_size: int = 60,
+    followers: tuple[float, ...] = FOLLOWERS,
+) -> list[str]:
+    """Words, each of which is followed by one of a few others.
 
-    The entropy of a word, given the one before, is −Σ p·ln p of `FOLLOWERS`: 1.14 nats, the best loss of any model.
+    The entropy of a word, given the one before, is −Σ p·ln p of `followers`: for `FOLLOWERS` 1.14 nats, the best loss
+    of any model.
     """
     known = vocabulary(vocabulary_size)
-    # Which words follow is the language, not the text: the same for each seed.
-    following = np.array([np.random.default_rng(place).permutation(vocabulary_size)[:4] for place in range(len(known))])
-    draws = random.choice(4, words, p=FOLLOWERS)
+    following = successors(vocabulary_size, len(followers))
+    draws = random.choice(len(followers), words, p=followers)
     place, found = int(random.integers(vocabulary_size)), []
     for draw in draws:
         place = int(following[place, draw])
         found.append(known[place])
     return found
+
+
+def successors(vocabulary_size: int, count: int) -> Array:
+    """Which words may follow each word (words, count), the likeliest first: the language, the same for each seed."""
+    orders = [np.random.default_rng(place).permutation(vocabulary_size) for place in range(vocabulary_size)]
+    return np.array([order[:count] for order in orders])

@@ -73,30 +73,30 @@ def read_olivetti(raw: Path) -> Mapping[str, Iterable[pa.RecordBatch]]:
 
 
 def twin_celeba(raw: Path, seed: int) -> None:
-    """200 drawn faces of 178 × 218 pixels, in colour."""
+    """200 drawn faces of 178 × 218 pixels, in colour; `_faces.FACTORS` says in what they differ."""
     import numpy as np
 
-    from pipelines.sources._drawing import encoded, face
+    from pipelines.sources import _drawing, _faces
     from pipelines.sources._packing import zipped
 
-    random = np.random.default_rng(seed)
-    files = {f"img_align_celeba/{k:06}.jpg": encoded(face(random, (178, 218))) for k in range(1, 201)}
-    zipped(raw / CELEBA_NAME, files)
+    drawn = _faces.factors(np.random.default_rng(seed), 200)
+    faces = (_drawing.encoded(_faces.face(looks, (178, 218))) for looks in drawn)
+    zipped(raw / CELEBA_NAME, {f"img_align_celeba/{k:06}.jpg": face for k, face in enumerate(faces, 1)})
 
 
 def twin_caltech(raw: Path, seed: int) -> None:
     """100 drawn faces of different sizes, in colour."""
     import numpy as np
 
-    from pipelines.sources._drawing import encoded, face
+    from pipelines.sources import _drawing, _faces
     from pipelines.sources._packing import tarred
 
     random = np.random.default_rng(seed)
     files = {}
-    for k in range(1, 101):
+    for k, looks in enumerate(_faces.factors(random, 100), 1):
         width, height = (int(side) for side in random.integers(240, 300, 2))
         name = f"101_ObjectCategories/Faces_easy/image_{k:04}.jpg"
-        files[name] = encoded(face(random, (width, height)))
+        files[name] = _drawing.encoded(_faces.face(looks, (width, height)))
     tarred(raw / CALTECH_NAME, files)
 
 
@@ -107,10 +107,10 @@ def twin_olivetti(raw: Path, seed: int) -> None:
     import numpy as np
     from scipy.io import savemat
 
-    from pipelines.sources._drawing import face
+    from pipelines.sources import _faces
 
-    random = np.random.default_rng(seed)
-    images = np.stack([np.asarray(face(random, (64, 64), grey=True)) for _ in range(400)])
+    looks = _faces.factors(np.random.default_rng(seed), 400)
+    images = np.stack([np.asarray(_faces.face(one, grey=True)) for one in looks])
     file = io.BytesIO()
     savemat(file, {"faces": images.transpose(0, 2, 1).reshape(400, -1).T}, do_compression=True)
     # The header says when and on what it was written, which equal faces need not differ in.
@@ -132,6 +132,7 @@ CELEBA = Source(
             "of the authors, https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
         ),
     ),
+    examples={"train": 182_339, "test": 20_260},
     quarantine=0.01,
     licence="non-commercial research only, no redistribution",
     homepage="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html",
@@ -146,6 +147,7 @@ OLIVETTI = Source(
     read=read_olivetti,
     twin=twin_olivetti,
     files=(File(url=f"https://cs.nyu.edu/~roweis/data/{OLIVETTI_NAME}"),),
+    examples={"train": 360, "test": 40},
     licence="none stated; AT&T Laboratories Cambridge ask for credit",
     homepage="https://cam-orl.co.uk/facedatabase.html",
     note=NOTE,
@@ -162,6 +164,7 @@ CALTECH = Source(
             "101_ObjectCategories.tar.gz in it, and pack its folder 101_ObjectCategories/Faces_easy again",
         ),
     ),
+    examples={"train": 391, "test": 44},
     quarantine=0.01,
     licence="CC BY 4.0",
     homepage="https://data.caltech.edu/records/mzrjq-6wc02",

@@ -1,6 +1,7 @@
 """GloVe: 400,000 words as vectors, learned from Wikipedia and news of 2014 (Pennington, Socher and Manning, 2014).
 
-No source of examples: a workload adds `FILE` to the files of its own source, and reads the vectors of its own words.
+No source of examples: a workload adds `FILE` to the files of its own source, and its `learn`, which asks for the folder
+of raw files, reads the vectors of its own words (`pipelines/imdb_reviews.py`).
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from headrace import Feature, File, Source
+from pipelines.sources import glove
 from pipelines.sources._reading import held_out, members
 
 if TYPE_CHECKING:
@@ -103,15 +104,30 @@ def twin(raw: Path, seed: int) -> None:
     tarred(raw / NAME, files)
 
 
+def twin_with_glove(raw: Path, seed: int) -> None:
+    """The same reviews, and vectors of their words."""
+    twin(raw, seed)
+    glove.twin(raw, seed)
+
+
 LABELLED = Source(
     title="IMDB film reviews, 50,000 texts (Maas et al., 2011)",
     features={"review": REVIEW, "label": Feature(dtype="int64", role="target", classes=CLASSES), "file": NOTE},
     read=read,
     twin=twin,
     files=FILES,
+    examples={"train": 20_000, "validation": 5_000, "test": 25_000},
     licence=LICENCE,
     homepage=HOMEPAGE,
     note="Some reviews are there twice, a few in the training and the test split. Ratings of 5 and 6 are left out.",
+)
+WITH_GLOVE = LABELLED.model_copy(
+    update={
+        "title": "IMDB film reviews, 50,000 texts, and vectors of words (GloVe)",
+        "files": (*FILES, glove.FILE),
+        "twin": twin_with_glove,
+        "licence": f"reviews: {LICENCE}; vectors: PDDL 1.0",
+    }
 )
 TEXTS = Source(
     title="IMDB film reviews without labels, 100,000 texts (Maas et al., 2011)",

@@ -82,7 +82,8 @@ SPA_ENG = Source(
     title="English and Spanish, 118,964 pairs of sentences (Tatoeba, 2018)",
     features={
         "english": Feature(dtype="string", content="text"),
-        "spanish": Feature(dtype="string", content="text", role="target"),
+        # An input, since a decoder reads what was said so far; what comes next is made of it.
+        "spanish": Feature(dtype="string", content="text"),
     },
     read=read,
     twin=twin,

