@@ -29,7 +29,7 @@ PREFACE = """\
 # Results
 
 Written by `headrace sync` from the files in `pipelines/` and from `docs/results.json`: every variant, what it promises
-beside the figure that its book reports, and what was measured on real data. Studies have pages in [`studies/`](studies).
+beside the figure that its book reports, and what was measured on real data. Studies are in [`studies/`](studies).
 """
 
 Measured = Mapping[str, Any]

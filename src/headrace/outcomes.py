@@ -412,7 +412,7 @@ def _pictures(task: str, drawn: _Drawn, worst: Sequence[Mapping[str, Any]]) -> l
     """Masks over their images, or pictures with what the model makes of them: the worst ones first."""
     import numpy as np
 
-    from headrace.looking.pictures import SHARP, is_small, overlay, sheet, tile
+    from headrace.looking.pictures import SHARP, background, is_small, overlay, sheet, tile
 
     if not _is_picture(drawn):
         return []
@@ -423,8 +423,10 @@ def _pictures(task: str, drawn: _Drawn, worst: Sequence[Mapping[str, Any]]) -> l
     if task == "segmentation":
         masks = _classes(answers, truth)
         images = _images(drawn, rows)
+        clear = background(drawn.target.classes)
         tiles = [
-            overlay(image, true, given) for image, true, given in zip(images, truth.astype(int), masks, strict=True)
+            overlay(image, true, given, clear=clear)
+            for image, true, given in zip(images, truth.astype(int), masks, strict=True)
         ]
         sharp = max(truth.shape[1:3]) <= SHARP
         shown = "image, truth, answer" if images[0] is not None else "truth, answer"

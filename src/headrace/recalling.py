@@ -55,8 +55,9 @@ def recalled(job: Job, raw: Artifact | None, records: Artifact, rows: Sequence[i
     if not wanted:
         return Recalled()
     try:
-        written = read_info(records.path).splits[SPLIT]
-        found = _raw(job, raw, records, wanted, written.examples) if raw and written.bytes <= RAW_BYTES else None
+        info = read_info(records.path)
+        small = info.splits[SPLIT].bytes <= RAW_BYTES
+        found = _raw(job, raw, records, wanted, info.examples[SPLIT]) if raw and small else None
         return found or of_records(records, wanted)
     except DataError as error:
         return Recalled(problem=error.problem)
@@ -67,10 +68,17 @@ def _raw(job: Job, raw: Artifact, records: Artifact, rows: Sequence[int], exampl
     import numpy as np
 
     from headrace.looking.sampling import ROW
-    from headrace.preprocessing import raw_batches
+    from headrace.preprocessing import raw_batches, raw_windows
     from headrace.ragged import joined
     from headrace.readers.batches import to_arrays
 
+    if job.settings.windows:
+        cut = raw_windows(job, raw.path, SPLIT)
+        if len(next(iter(cut.values()))) != examples:
+            return None
+        notes = job.origin.named("note")
+        found = {name: np.asarray(values[np.array(rows)]) for name, values in cut.items()}
+        return Recalled(readable(records, {**job.inputs, **notes}), {**found, ROW: np.array(rows)})
     parts, before = [], 0
     for batch in raw_batches(job, raw.path, SPLIT):
         here = [row - before for row in rows if before <= row < before + batch.num_rows]
@@ -90,22 +98,17 @@ def of_records(records: Artifact, rows: Sequence[int]) -> Recalled:
         DataError: There are no such records, or they are damaged.
     """
     import numpy as np
-    import tensorflow as tf
 
     from headrace.looking.sampling import ROW
     from headrace.ragged import from_tensor
-    from headrace.records.inputs import parser, read_info
-    from headrace.records.positions import Reader
+    from headrace.records.inputs import at, read_info
 
     info = read_info(records.path)
     places = np.array(sorted(set(rows)))
-    reader = Reader(records.path, SPLIT, info.splits[SPLIT], compressed=info.compression == "gzip")
-    found, faults = reader.look(places[places < len(reader)])
-    if faults:
-        raise faults[0].error()
-    batch = parser(info)(tf.constant(found.tolist(), tf.string))
+    places = places[places < info.examples[SPLIT]]
+    batch = at(records.path, SPLIT, places)
     arrays: dict[str, Any] = {name: from_tensor(values) for name, values in batch.items()}
-    return Recalled(readable(records, info.features), {**arrays, ROW: places[places < len(reader)]})
+    return Recalled(readable(records, info.features), {**arrays, ROW: places})
 
 
 def readable(records: Artifact, features: Mapping[str, Feature]) -> dict[str, Feature]:

@@ -19,6 +19,8 @@ PICTURE = 150_000
 """Bytes up to which a sheet of samples stands in the report; the page of the data has it in any case."""
 CURVES = 8
 """Metrics whose curves are drawn."""
+SENTENCES = 12
+"""Decoded sentences that are shown."""
 EPOCHS, KEPT = 12, 1_500_000
 """Epochs whose samples are shown, and the bytes that all of them may take."""
 TEXT = 600
@@ -27,7 +29,7 @@ TEXT = 600
 
 @stage(
     # It shows the settings, the code's digests and the versions, so it depends on them, and not on results only.
-    settings=tuple(name for name in Variant.model_fields if name != "functions"),
+    settings=tuple(name for name, field in Variant.model_fields.items() if not field.exclude),
     functions=("read", "preprocess", "model"),
     versions=("tensorflow", "keras", "numpy", "matplotlib"),
     facts=lambda job: {
@@ -291,7 +293,21 @@ def shown(folder: Path, evaluation: Mapping[str, Any]) -> list[dict[str, Any]]:
         room -= path.stat().st_size if path.is_file() else room
         if room > 0:
             found.append({"name": one["name"], **_sample(0, path)})
-    return found
+    return found + _sentences(read_json(folder / "sentences.json") or [])
+
+
+def _sentences(decoded: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Some of the sentences that a model was asked for (see `Functions.decode`), spread over all of them."""
+    chosen = decoded[:: max(len(decoded) // SENTENCES, 1)][:SENTENCES]
+    names = {"source": "given", "truth": "wanted", "answer": "answered"}
+    return [
+        {
+            "name": f"test example {one['example']}",
+            "text": "\n".join(f"{name}: {one[key]}" for key, name in names.items() if key in one),
+            "uri": None,
+        }
+        for one in chosen
+    ]
 
 
 def _spread(found: list[tuple[int, Path]], count: int) -> list[tuple[int, Path]]:
@@ -329,8 +345,10 @@ MEASURED = {
 
 
 def formats(parity: Mapping[str, Any]) -> dict[str, Any]:
-    """The table of the exported formats: the columns of which anything is known, and a row for each format."""
-    found = parity["formats"]
+    """The table of the exported formats, and of what a SavedModel is asked besides: the columns of which anything is
+    known, and a row for each."""
+    others = (parity.get("signatures") or {}).items()
+    found = {**parity["formats"], **{f"signature {name}": one for name, one in others}}
 
     def there(one: Mapping[str, Any], key: str) -> bool:
         return isinstance(one.get(key), int | float)

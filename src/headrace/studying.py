@@ -138,7 +138,8 @@ def spread_out(
         ConfigError: Some cells can't run; the message names every mistake.
     """
     base = variant or grid.variant or pipeline.default_variant
-    request = {"profile": "full", **{key: value for key, value in request.items() if value is not None}}
+    given = {key: value for key, value in request.items() if value is not None}
+    request = {"profile": "full", **({"source": grid.source} if grid.source else {}), **given}
     common = in_profile(pipeline, grid.settings, request["profile"])
     found: list[Cell] = []
     mistakes: dict[str, list[str]] = {}
@@ -502,11 +503,13 @@ def judged(
         reason += f", expected {' and '.join(bounds)}"
     if rival:
         sign = 1 if plan.mode == "min" else -1
-        better = sign * (measured.mean - rival.mean) < 0
+        ahead = sign * (rival.mean - measured.mean)
+        better = ahead > 0 and ahead >= finding.by
         holds = holds and better
         apart = clearly_better(measured, rival, sign) or clearly_better(rival, measured, sign)
         reason += (
-            f", {'better' if better else 'not better'} than {short(rival.mean)} of {finding.beats}"
+            f", {'better' if better else 'not better'}{f' by {finding.by:g}' if finding.by else ''}"
+            f" than {short(rival.mean)} of {finding.beats}"
             f" ({'clearly' if apart else 'within chance'})"
         )
     if obstacle:
