@@ -77,14 +77,17 @@ def book(texts: list[bytes], kind: str, vocabulary: Vocabulary) -> tf.data.Datas
 
 def ours(texts: list[bytes], vocabulary: Vocabulary) -> tf.data.Dataset:
     """Batches as readers give them, through the pipeline of `preprocess`: what records hold."""
-    import numpy as np
+    import pyarrow as pa
 
-    from headrace.preprocessing import _pipeline
+    from headrace.preprocessing import _pipeline, _portions
+    from headrace.readers.batches import to_arrays
 
-    vectorise, held = vocabulary.vectorise(), np.array(texts, object)
+    vectorise = vocabulary.vectorise()
+    batches = pa.table({"review": pa.array(texts, pa.binary())}).to_batches(KEPT)
+    records = {"tokens": Feature(shape=(None,), dtype="int64")}
 
     def arrays() -> Iterator[Mapping[str, Any]]:
-        yield from ({"review": held[first : first + KEPT]} for first in range(0, len(held), KEPT))
+        yield from (to_arrays(batch, FEATURES) for batch in _portions(batches, FEATURES | records))
 
     return _pipeline(arrays, FEATURES, lambda batch: {"tokens": vectorise(batch["review"])})
 

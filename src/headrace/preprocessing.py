@@ -500,18 +500,27 @@ def _preprocessed(
 
 
 def _portions(batches: Iterable[pa.RecordBatch], layout: Mapping[str, Feature]) -> Iterator[pa.RecordBatch]:
-    """Batches cut so small that what becomes of them fits in memory a few times over: a file of 20 kB may be decoded
-    into an image of a megabyte.
+    """Batches cut so small that what becomes of them fits in memory a few times over (a file of 20 kB may be decoded
+    into an image of a megabyte), and that several cores find work in texts and files, which take long to read.
     """
     example = sum(feature.size * _BYTES[feature.dtype] for feature in layout.values())
-    rows = max(1, PORTION // max(example, 1))
     for batch in batches:
+        read = sum(column.nbytes for column in batch.columns if _of_bytes(column.type))
+        rows = max(1, min(PORTION // max(example, 1), READ * batch.num_rows // max(read, 1)))
         for first in range(0, batch.num_rows, rows):
             yield batch.slice(first, rows)
 
 
+def _of_bytes(kind: pa.DataType) -> bool:
+    import pyarrow.types as is_
+
+    return bool(is_.is_string(kind) or is_.is_binary(kind) or is_.is_large_string(kind) or is_.is_large_binary(kind))
+
+
 PORTION = 2**24
 """Bytes of decoded examples that are worked on at once, for each core."""
+READ = 2**20
+"""Bytes of texts and files that are worked on at once, for each core."""
 _BYTES = {"float32": 4, "int64": 8, "uint8": 1, "string": 64}
 
 

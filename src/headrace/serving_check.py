@@ -24,10 +24,12 @@ from __future__ import annotations
 import functools
 import importlib
 import json
+import os
 import re
 import resource
 import sys
 import time
+import traceback
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -430,5 +432,33 @@ def main(path: str) -> None:
         draft.replace("findings.json")
 
 
+def nursery() -> None:
+    """Import TensorFlow once, then fork for each plan that is asked for: a line for each folder, and two in return."""
+    tf = importlib.import_module("tensorflow")
+    tf.lite.TFLiteConverter  # noqa: B018 (imported when it is first looked at)
+    for line in sys.stdin:
+        folder = json.loads(line)
+        child = os.fork()
+        if not child:
+            # Nothing of this process may be told twice, or by the child.
+            nothing = os.open(os.devnull, os.O_RDWR)
+            errors = os.open(os.path.join(folder, "errors.txt"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            for taken, place in ((nothing, 0), (nothing, 1), (errors, 2)):
+                os.dup2(taken, place)
+            code = 1
+            try:
+                os.chdir(folder)
+                main("plan.json")
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        print(json.dumps({"child": child}), flush=True)
+        _, status = os.waitpid(child, 0)
+        print(json.dumps({"code": os.waitstatus_to_exitcode(status)}), flush=True)
+
+
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    nursery() if sys.argv[1:] == ["--nursery"] else main(*sys.argv[1:])

@@ -84,11 +84,12 @@ def test_a_fold_is_a_consecutive_block(job: JobFactory) -> None:
 
     request = job(overrides=SMALL)
     records = records_of(request)
-    everything, none = _splits(records, request.settings.train, None, None, None, 0)
+    info = read_info(records.path)
+    everything, none = _splits(records, info, request.settings.train, None, None, None, 0)
     assert none is None
     held = []
     for fold in range(1, 5):
-        learn, watch = _splits(records, request.settings.train, fold, 4, None, 0)
+        learn, watch = _splits(records, info, request.settings.train, fold, 4, None, 0)
         assert watch is not None
         assert (len(learn), len(watch)) == (303, 101)
         held.append(watch.inputs["features"])
@@ -100,9 +101,10 @@ def test_more_folds_than_examples_is_refused(job: JobFactory) -> None:
     from headrace.training import _splits
 
     request = job(overrides=SMALL)
+    records = records_of(request)
 
     with pytest.raises(ConfigError, match="can't be cut into 1000 folds"):
-        _splits(records_of(request), request.settings.train, 1, 1000, None, 0)
+        _splits(records, read_info(records.path), request.settings.train, 1, 1000, None, 0)
 
 
 @pytest.mark.parametrize("setting", ["train.optimizer", "train.loss", "train.metrics"])

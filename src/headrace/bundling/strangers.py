@@ -6,6 +6,7 @@ its own that has nothing but its runtime, which starts in a fraction of a second
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import serving_check
 from headrace.artifacts import read_json
-from headrace.bundling import parity
+from headrace.bundling import nursery, parity
 from headrace.bundling.examples import EXAMPLES
 from headrace.bundling.graphs import Inputs
 from headrace.spec import Export
@@ -158,20 +159,31 @@ def _run(folder: Path, plan: Mapping[str, Any]) -> str:
     environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "-1", "TF_CPP_MIN_LOG_LEVEL": "2"}
     seconds = TIMEOUT * len(plan["steps"])
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", serving_check.__file__, "plan.json"],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+        code, errors = _ended(folder, plan, environment, seconds)
+    except (subprocess.TimeoutExpired, TimeoutError):
         return f"the check did not finish within {seconds:g} seconds"
-    if not done.returncode:
+    if not code:
         return "the check left it out"
-    how = f"exit code {done.returncode}" if done.returncode > 0 else signal.Signals(-done.returncode).name
-    last = [line.strip() for line in done.stderr.decode(errors="replace").splitlines() if line.strip()][-3:]
+    how = f"exit code {code}" if code > 0 else signal.Signals(-code).name
+    last = [line.strip() for line in errors.decode(errors="replace").splitlines() if line.strip()][-3:]
     return f"the check ended with {how}" + (f": {' / '.join(last)}"[:600] if last else "")
+
+
+def _ended(folder: Path, plan: Mapping[str, Any], environment: Mapping[str, str], seconds: float) -> tuple[int, bytes]:
+    """The exit code of a fresh process that carries the plan out, and what it said of errors."""
+    # Converted formats have a small runtime of their own, and are not to find TensorFlow in memory.
+    if any(step["do"] == "convert" or step["format"] == "saved_model" for step in plan["steps"]):
+        with contextlib.suppress(nursery.Closed):
+            code = nursery.run(serving_check.__file__, folder, environment, seconds)
+            return code, (folder / "errors.txt").read_bytes()
+    done = subprocess.run(
+        [sys.executable, "-I", serving_check.__file__, "plan.json"],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        timeout=seconds,
+        check=False,
+    )
+    return done.returncode, done.stderr
