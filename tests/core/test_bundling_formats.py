@@ -172,7 +172,7 @@ class TestRecurrentModels:
 
     @pytest.mark.slow
     def test_tflite_takes_one_example_at_a_time_unless_steps_are_written_out(self, recurrent: Artifact) -> None:
-        inputs = recurrent.json("recurrent.json")["inputs"]
+        inputs = recurrent.json("bundle.json")["inputs"]
         assert inputs["tflite"] == {"kind": "raw", "why": "it loops over steps", "batch": 1}
         assert inputs["tflite_int8"] == {"kind": "raw", "why": "steps are written out one by one", "batch": None}
         assert inputs["onnx"]["batch"] is None
