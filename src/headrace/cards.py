@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from headrace.artifacts import Artifact, read_json
+from headrace.bundling.signatures import DEFAULT, own_answer
 from headrace.jobs import Job
 from headrace.measuring.words import short, spread, title
 from headrace.spec import Feature
@@ -102,8 +103,8 @@ def _data(job: Job, records: Artifact, data: Mapping[str, Any]) -> list[str]:
 def _features(job: Job, measured: Mapping[str, Any], bundle: Mapping[str, Any]) -> list[str]:
     inputs, outputs = job.inputs, measured.get("outputs") or {}
     named = bundle.get("signatures") or {}
-    own = "answer" if "answer" in named else "serving_default"
-    said = {"serving_default": bundle.get("signature") or {}, **named}
+    own = own_answer(named)
+    said = {DEFAULT: bundle.get("signature") or {}, **named}
     lines = [line for name, one in said.items() if named and name != own for line in _signature(name, one)]
     asked = f", asked by its signature `{own}`," if named else ""
     lines += [f"The SavedModel{asked} takes raw inputs by name, and answers by the name of the target.", ""]

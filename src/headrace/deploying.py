@@ -27,7 +27,7 @@ WIDTH = 120
 
 def flow_of(pipeline: Pipeline) -> str:
     """The file `flows/NAME.py` of a workload."""
-    name = pipeline.name
+    name, variants = pipeline.name, [_quoted(variant) for variant in pipeline.variants]
     sources = [f"`{source}`" for source in pipeline.sources]
     named = " or ".join([", ".join(sources[:-1]), sources[-1]] if sources[1:] else sources)
     source = f"{named}, or the path of data of one's own; default: that of the variant."
@@ -39,7 +39,7 @@ def flow_of(pipeline: Pipeline) -> str:
         title=pipeline.title,
         file=projects.file(name),
         deployment=pipeline.deploy.retrain or "smoke",
-        variants=_written("variant: Literal[", list(map(_quoted, pipeline.variants)), "]", f" = {_default(pipeline)},"),
+        variants=_written("variant: Literal[", variants, "]", f" = {_quoted(pipeline.default_variant)},"),
         source="\n            ".join(textwrap.wrap(f"source: {source}", WIDTH - 12)),
         call=_written("job = resolve(", call, ")", ""),
     )
@@ -104,10 +104,6 @@ def texts(root: Path) -> dict[Path, str]:
         ) from error
     flows = {root / "flows" / f"{pipeline.name}.py": flow_of(pipeline) for pipeline in pipelines}
     return {**flows, deployments: with_deployments(before, deployments_of(pipelines))}
-
-
-def _default(pipeline: Pipeline) -> str:
-    return _quoted(pipeline.default_variant)
 
 
 def _quoted(name: str) -> str:

@@ -49,7 +49,7 @@ FILES = {
     # TensorFlow numbers the functions of a graph anew each time; the weights, and the graph as TFLite, are the same.
     volatile=("saved_model/saved_model.pb", "saved_model/fingerprint.pb", "parity.json"),
     facts=lambda job: {
-        "signature": _signature(job.inputs),
+        "signature": signatures.shapes(job.inputs),
         "task": job.task,
         "metric": parity.promised(job),
     },
@@ -133,7 +133,7 @@ def export(job: Job, room: Room, raw: Artifact, records: Artifact, model: Artifa
     described = {
         "signature": every.pop(signatures.DEFAULT),
         "signatures": every,
-        "prepared": _signature(info.named("input")),
+        "prepared": signatures.shapes(info.named("input")),
         "formats": ["keras", *(plan.format for plan in made)],
         "files": {"keras": "model.keras", **{plan.format: FILES[plan.format] for plan in made}},
         "inputs": {"keras": _takes("prepared", _KERAS), **{p.format: _takes(p.inputs, p.why, p.batch) for p in made}},
@@ -153,10 +153,6 @@ _KERAS = "the model as it was trained, without preprocessing"
 
 def _takes(kind: str, why: str | None, batch: int | None = None) -> dict[str, Any]:
     return {"kind": kind, "why": why, "batch": batch}
-
-
-def _signature(features: Mapping[str, Feature]) -> dict[str, Any]:
-    return {name: {"dtype": feature.dtype, "shape": list(feature.shape)} for name, feature in features.items()}
 
 
 def _targets(job: Job, info: Info) -> dict[str, Feature]:
@@ -274,8 +270,7 @@ class _Others:
 
     def described(self, own: Mapping[str, Any]) -> dict[str, Any]:
         """All signatures for `bundle.json`, that of the model's own answer among them."""
-        own_name = signatures.ANSWER if signatures.DEFAULT in self.named else signatures.DEFAULT
-        return {own_name: own} | {
+        return {signatures.beside(self.named): own} | {
             name: signatures.described(signature.inputs, self.expected[name]) for name, signature in self.named.items()
         }
 

@@ -116,19 +116,13 @@ def likeliest(scores: tf.Tensor, manner: Manner) -> tuple[tf.Tensor, tf.Tensor]:
     ranks = tf.range(tf.shape(scores)[1], dtype=tf.int64)[None]
     most = tf.cast(manner.top_k, tf.int64)[:, None]
     kept = (ranks == 0) | ((temperature >= COOLEST) & ((most <= 0) | (ranks < most)))
-    probabilities = _softmax(tf.where(kept, sharpened, _NEVER))
+    probabilities = tf.nn.softmax(tf.where(kept, sharpened, _NEVER))
     before = tf.cumsum(probabilities, axis=1, exclusive=True)
     kept &= (ranks == 0) | (before < top_p)
-    return order, _softmax(tf.where(kept, sharpened, _NEVER))
+    return order, tf.nn.softmax(tf.where(kept, sharpened, _NEVER))
 
 
 _NEVER = float("-inf")
-
-
-def _softmax(scores: tf.Tensor) -> tf.Tensor:
-    import tensorflow as tf
-
-    return tf.nn.softmax(scores, axis=-1)
 
 
 def chosen(scores: tf.Tensor, manner: Manner, uniform: tf.Tensor) -> tf.Tensor:

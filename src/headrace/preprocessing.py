@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.artifacts import Artifact, read_json, write_atomically, write_json
+from headrace.artifacts import Artifact, only, read_json, write_atomically, write_json
 from headrace.console import progress
 from headrace.errors import DataError, HeadraceError, StageFailed
 from headrace.jobs import Job, taken
@@ -162,16 +162,19 @@ def learned_function(job: Job, records: Artifact, *, of_rows: bool = False) -> F
 
 def learned_parts(job: Job, records: Artifact) -> tuple[Function, Statistics, dict[str, Any] | None]:
     """The same, of rows, with what it was learned from: the statistics, and what the workload's `learn` gave."""
-    import numpy as np
-
     from headrace.describing.summaries import Statistics
 
-    learned = None
-    if job.function("learn"):
-        with np.load(records.path / LEARNED, allow_pickle=False) as file:
-            learned = {name: file[name] for name in file.files}
+    learned = learned_arrays(records) if job.function("learn") else None
     statistics = Statistics.from_json(records.json(STATISTICS))
     return _function(job, statistics, learned), statistics, learned
+
+
+def learned_arrays(records: Artifact) -> dict[str, Any]:
+    """What the workload's `learn` gave when these records were written: arrays by name."""
+    import numpy as np
+
+    with np.load(only(records, LEARNED), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def raw_batches(job: Job, raw: Path, split: str, quarantine: Quarantine | None = None) -> Iterator[pa.RecordBatch]:

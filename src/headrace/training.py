@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headrace import fingerprints
-from headrace.artifacts import Artifact, only, write_json
+from headrace.artifacts import Artifact, write_json
 from headrace.cross_validating import held_out, validation_rows
 from headrace.engine import borrowing, transferring
 from headrace.errors import ConfigError, StageFailed
@@ -355,13 +355,12 @@ def _built(job: Job, records: Artifact, seed: int, scope: Any) -> keras.Model:
 
 
 def _model(job: Job, records: Artifact, features: Mapping[str, Feature]) -> keras.Model:
-    import numpy as np
+    from headrace.preprocessing import learned_arrays
 
     make = job.the("model")
     if "learned" not in inspect.signature(make).parameters:
         return make(features, **job.settings.model)
-    with np.load(only(records, "learned.npz"), allow_pickle=False) as file:
-        return make(features, learned={name: file[name] for name in file.files}, **job.settings.model)
+    return make(features, learned=learned_arrays(records), **job.settings.model)
 
 
 @contextmanager
@@ -588,14 +587,14 @@ def _sampler(job: Job, model: Any, feed: Memory | Stream, records: Artifact, see
 
     from headrace.engine.feeding import Memory
     from headrace.engine.journals import Moment
-    from headrace.measuring.own import learned_of
+    from headrace.preprocessing import learned_arrays
     from headrace.records.inputs import read_info
 
     split = feed.train if isinstance(feed, Memory) else feed.sample(16)
     # Copies: what a workload does to them must not reach the examples, which tensors share.
     first = split.take(np.arange(min(16, len(split)))).dense()
     features = read_info(records.path).features
-    learned = dict(*learned_of(job, records)[1:])
+    learned = learned_arrays(records) if job.function("learn") else {}
 
     def sample(journal: Journal, epoch: int) -> None:
         # What draws random numbers must draw the same in the next epoch as if nobody had looked.

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from headrace.bundling.examples import received, served
-from headrace.bundling.signatures import ANSWER, DEFAULT, Signature, traced
+from headrace.bundling.signatures import Signature, beside, traced
 from headrace.errors import StageFailed
 from headrace.spec import Feature
 
@@ -45,7 +45,7 @@ class Graph:
     @property
     def signatures(self) -> dict[str, Any]:
         """Name → function, of everything that a SavedModel of it can be asked."""
-        return {ANSWER if DEFAULT in self.others else DEFAULT: self.module.serve, **self.others}
+        return {beside(self.others): self.module.serve, **self.others}
 
     @property
     def operations(self) -> frozenset[str]:

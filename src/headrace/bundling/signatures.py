@@ -192,15 +192,25 @@ def _called(call: Callable[..., Any], inputs: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def shapes(features: Mapping[str, Feature]) -> dict[str, Any]:
+    """What tensors features are, as `bundle.json` tells it."""
+    return {name: {"dtype": feature.dtype, "shape": list(feature.shape)} for name, feature in features.items()}
+
+
 def described(inputs: Mapping[str, Feature], outputs: Arrays) -> dict[str, Any]:
     """A signature as `bundle.json` tells it."""
     return {
-        "inputs": {name: {"dtype": f.dtype, "shape": list(f.shape)} for name, f in inputs.items()},
+        "inputs": shapes(inputs),
         "outputs": {
             name: {"dtype": "string" if values.dtype == object else str(values.dtype), "shape": list(values.shape[1:])}
             for name, values in outputs.items()
         },
     }
+
+
+def beside(others: Container[str]) -> str:
+    """What the signature of the model's own answer is called beside others."""
+    return ANSWER if DEFAULT in others else DEFAULT
 
 
 def own_answer(names: Container[str]) -> str:

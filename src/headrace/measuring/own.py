@@ -142,12 +142,12 @@ def trial_of(job: Job, records: Artifact, model: Artifact) -> Trial:
 def learned_of(job: Job, records: Artifact) -> tuple[Any, ...]:
     """The statistics of the training split and, if the workload has a `learn`, what that gave."""
     from headrace.describing.described import Statistics
+    from headrace.preprocessing import learned_arrays
 
     statistics = records.path / "statistics.json"
     found: list[Any] = [Statistics.from_json(records.json("statistics.json"))] if statistics.is_file() else [{}]
     if job.function("learn"):
-        with np.load(records.path / "learned.npz", allow_pickle=False) as file:
-            found.append({name: file[name] for name in file.files})
+        found.append(learned_arrays(records))
     return tuple(found)
 
 
