@@ -161,7 +161,7 @@ def _training(job: Job, model: Artifact | None) -> list[str]:
     ]
     if train.frozen:
         lines.append(f"Not trained: {', '.join(train.frozen)}")
-    arguments = {**job.settings.preprocess, **job.settings.model}
+    arguments = {**job.settings.preprocess, **job.settings.model, **job.settings.loop}
     if arguments:
         lines.append(f"Settings of the workload: {', '.join(f'{name} {value}' for name, value in arguments.items())}")
     return _listed(lines)

@@ -89,6 +89,7 @@ def export(job: Job, room: Room, raw: Artifact, records: Artifact, model: Artifa
     drawn = free.info(loaded, info)
     info, source = (drawn, drawn.named("input")) if drawn else (info, job.inputs)
     given, prepared = free.examples(drawn, settings.examples) if drawn else _examples(job, raw, records, info)
+    info = free.answering(loaded, info)
     expected = _expected(job, info, loaded, given, prepared)
     texts = assets.Texts() if drawn else _assets(job, room, records, info, given, prepared)
     tried = given

@@ -189,7 +189,7 @@ def resolve(
         settings = Variant.model_validate(tree)
     except ValidationError as error:
         mistakes += explain(error, Variant)
-    for name in ("model", "preprocess"):
+    for name in ("model", "preprocess", "loop"):
         if isinstance(tree[name], dict):
             mistakes += _arguments(pipeline, known, name, tree[name])
     if mistakes or settings is None:
@@ -237,16 +237,16 @@ def _put(tree: dict[str, Any], path: str, value: Any, *, missing_is_fine: bool =
 
 
 def arguments(pipeline: Pipeline, variant: str, name: str) -> dict[str, tuple[Callable[..., Any], inspect.Parameter]]:
-    """What a variant's `model` or `preprocess` settings may hold: name → the function that takes it, and how.
+    """What a variant's `model`, `loop` or `preprocess` settings may hold: name → the function that takes it, and how.
 
     Args:
         pipeline: The workload.
         variant: One of its variants.
-        name: `model`, or `preprocess`, whose arguments `learn` shares.
+        name: `model`, `loop`, or `preprocess`, whose arguments `learn` shares.
     """
-    given = {"model": 1, "preprocess": 2 if pipeline.function("learn", variant) else 1, "learn": 2}
+    given = {"model": 1, "loop": 1, "preprocess": 2 if pipeline.function("learn", variant) else 1, "learn": 2}
     found: dict[str, tuple[Callable[..., Any], inspect.Parameter]] = {}
-    for which in ("learn", "preprocess") if name == "preprocess" else ("model",):
+    for which in ("learn", "preprocess") if name == "preprocess" else (name,):
         function = pipeline.function(which, variant)
         if function is not None:
             parameters = list(inspect.signature(function).parameters.items())[given[which] :]

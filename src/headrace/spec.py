@@ -819,8 +819,8 @@ class Functions(Spec):
     """Model and `Train` → nothing: compiles a model that has several optimizers or losses of its own. Default: by what
     `Train` says."""
     loop: Callable[..., Any] | None = None
-    """`headrace.engine.loops.Start` → `headrace.engine.loops.Loop`: training by hand, for what no Keras model does by
-    itself."""
+    """`headrace.engine.loops.Start` (and the variant's `loop` arguments) → `headrace.engine.loops.Loop`: training by
+    hand, for what no Keras model does by itself."""
     keep: Callable[..., Mapping[str, Any]] | None = None
     """Trained model → the Keras models to be saved: `model` (evaluated and exported) and others by their names.
     Default: the model itself."""
@@ -863,6 +863,8 @@ class Variant(Spec):
     """Arguments of the workload's `preprocess` and `learn` functions."""
     model: dict[str, Any] = {}
     """Arguments of the workload's `model` function."""
+    loop: dict[str, Any] = {}
+    """Arguments of the workload's `loop` function."""
     smoke: Annotated[dict[str, Any], Field(exclude=True)] = {}
     """Overrides of its own in a smoke run, beside the workload's: a small network in place of one to be downloaded."""
     cross_validation: CrossValidation | None = None

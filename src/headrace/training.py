@@ -50,7 +50,7 @@ def _facts(job: Job) -> dict[str, Any]:
 
 
 @stage(
-    settings=("train", "model"),
+    settings=("train", "model", "loop"),
     functions=("model", "compile", "loop", "keep", "sample", "custom"),
     versions=("tensorflow", "keras", "numpy"),
     volatile=("training.json", "metrics.jsonl", "logs/*"),
@@ -547,7 +547,8 @@ def _by_hand(
     features = read_info(records.path).features
     model = _built(job, records, seed, None)
     _begin(model, job.settings.train, room, start)
-    loop = make(Start(model, feed.train, feed.held, features, job.settings.train, seed))
+    begin = Start(model, feed.train, feed.held, features, job.settings.train, seed, records.path)
+    loop = make(begin, **job.settings.loop)
     course = ByHand(loop, job.settings.train)
     outcome = _driven(job, room, course, epochs, _sampler(job, loop.model, feed, records, seed), loop.model)
     if loop.model is not None:
@@ -555,6 +556,9 @@ def _by_hand(
     results = loop.results()
     if results:
         np.savez(room.output / "results.npz", **results)
+    gathered = loop.gathered()
+    if gathered:
+        _keep_gathered(job, records, gathered, room.output / "gathered")
     return outcome, {
         "strategy": "by hand",
         "replicas": 1,
@@ -562,6 +566,21 @@ def _by_hand(
         "feed": "memory",
         "best_epoch": course.watchers.best_epoch,
     }
+
+
+def _keep_gathered(job: Job, records: Artifact, gathered: Mapping[str, Any], folder: Path) -> None:
+    """Write the examples that a training has come by as records like those that it was given."""
+    from headrace.readers.batches import batches
+    from headrace.records.inputs import Info, read_info, write_info
+    from headrace.records.writing import stored, write
+
+    like = read_info(records.path)
+    layout = {name: like.features[name] for name in gathered}
+    folder.mkdir()
+    kept = job.pipeline.records
+    written = {"train": write(folder, "train", batches(gathered), layout, kept)}
+    info = Info(like.workload, like.source, like.data, layout, written, stored(layout, kept), kept.compression)
+    write_info(folder, info)
 
 
 def _save(job: Job, room: Room, model: keras.Model, name: str) -> None:

@@ -174,7 +174,7 @@ def test_every_variant_resolves(name: str, variant: str, profile: str) -> None:
 def test_the_smoke_profile_is_smaller(name: str, variant: str) -> None:
     full, smoke = (resolve(name, variant=variant, profile=profile).settings.train for profile in ("full", "smoke"))
 
-    assert smoke.epochs < full.epochs
+    assert smoke.epochs < full.epochs or smoke.epochs == 1
 
 
 @pytest.mark.parametrize("name", WORKLOADS)
@@ -273,7 +273,7 @@ def test_the_model_takes_the_records_and_learns_a_step(name: str, variant: str, 
     make = job.function("loop")
 
     if make:
-        loop = make(Start(model, split, None, features, settings, seed=0))
+        loop = make(Start(model, split, None, features, settings, seed=0), **job.settings.loop)
         before = [weight.numpy() for weight in model.trainable_variables]
         figures = list(loop.advance(0).values())
     else:

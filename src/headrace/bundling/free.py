@@ -5,7 +5,7 @@ They are tried on inputs that are drawn: numbers from the standard normal distri
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from headrace.records.inputs import Info
@@ -38,8 +38,24 @@ def info(model: keras.Model, records: Info) -> Drawn | None:
     targets = records.named("target")
     outputs = list(model.outputs)
     if len(targets) != len(outputs) or not _fit(outputs, list(targets.values())):
-        targets = dict(zip(model.output_names, (_feature(tensor, "target") for tensor in outputs), strict=True))
+        targets = _answers(model)
     return Drawn(records.workload, records.source, records.data, features | targets, {}, {})
+
+
+def answering(model: keras.Model, records: Info) -> Info:
+    """The records as they are or, where none of their features is a target, with the model's answers as targets."""
+    if records.named("target") or not getattr(model, "outputs", None):
+        return records
+    return replace(records, features={**records.features, **_answers(model)})
+
+
+def _answers(model: keras.Model) -> dict[str, Feature]:
+    import keras
+
+    # What is stacked layer on layer does not say the names of its outputs.
+    named = model if hasattr(model, "output_names") else keras.Model(model.inputs, model.outputs)
+    features = (_feature(tensor, "target") for tensor in named.outputs)
+    return dict(zip(named.output_names, features, strict=True))
 
 
 def _fit(tensors: list[Any], features: list[Feature]) -> bool:

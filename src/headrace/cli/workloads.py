@@ -117,7 +117,7 @@ def _columns(source: Source) -> Iterator[tuple[str, ...]]:
 def _settings(pipeline: Pipeline, variant: str) -> dict[str, str]:
     """Dotted path → value as it is written after `--set path=`; what the functions take by default included."""
     tree = pipeline.variants[variant].model_dump(mode="json", exclude={"description", "promises"})
-    for setting in ("preprocess", "model"):
+    for setting in ("preprocess", "model", "loop"):
         parameters = [parameter for _, parameter in arguments(pipeline, variant, setting).values()]
         defaults = {taken.name: taken.default for taken in parameters if taken.default is not taken.empty}
         tree[setting] = defaults | tree[setting]

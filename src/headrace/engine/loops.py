@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,6 +53,21 @@ class Start:
     """The features of the records."""
     settings: Train
     seed: int
+    records: Path | None = None
+    """The finished folder of the records."""
+
+    @property
+    def notes(self) -> Mapping[str, Any]:
+        """What a model never sees of the training split, in stored order: name of a note → values (examples, *shape).
+
+        Read when asked for; those that are held out are among them.
+        """
+        from headrace.records.inputs import arrays
+
+        named = {name for name, feature in self.features.items() if feature.role == "note"}
+        if self.records is None or not named:
+            return {}
+        return {name: values for name, values in arrays(self.records, "train").items() if name in named}
 
 
 class Loop:
@@ -75,6 +91,17 @@ class Loop:
             Metrics: their means over an epoch make its row. `loss` must stay a finite number.
         """
         raise NotImplementedError
+
+    def watch(self) -> Mapping[str, float]:
+        """Metrics that are measured at the end of each epoch, beside the means of those of its steps."""
+        return {}
+
+    def gathered(self) -> Mapping[str, Array]:
+        """Examples that the training has come by itself, games played for instance, by the names of features.
+
+        They are kept as records in `gathered/`, and `--source` takes that folder.
+        """
+        return {}
 
     def results(self) -> Mapping[str, Any]:
         """Arrays that are results themselves, such as an image that was optimised; kept in `results.npz`."""
@@ -187,6 +214,8 @@ class ByHand:
         row = (self._sums / (step + steps)).astype(np.float32)
         if step + steps < self.per_epoch:
             return Advance(np.zeros((0, len(self.names)), np.float32), steps, row)
+        watched = self.loop.watch()
+        self.names, row = [*self.names, *watched], np.append(row, np.array([*watched.values()], np.float32))
         self.watchers.check(self.names)
         if np.isfinite(row[self.losses]).all():
             self.watchers.watch(dict(zip(self.names, row, strict=True)), epoch + 1)
