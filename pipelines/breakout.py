@@ -16,8 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from headrace import Feature, Pipeline, Train, Variant
-from headrace.spec import ModelCheckpoint
+from headrace import Feature, ModelCheckpoint, Pipeline, Train, Variant
 from pipelines.sources.games import BREAKOUT, BREAKOUT_GAME
 
 if TYPE_CHECKING:

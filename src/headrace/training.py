@@ -551,8 +551,11 @@ def _by_hand(
     loop = make(begin, **job.settings.loop)
     course = ByHand(loop, job.settings.train)
     outcome = _driven(job, room, course, epochs, _sampler(job, loop.model, feed, records, seed), loop.model)
-    if loop.model is not None:
-        _save(job, room, loop.model, "model")
+    # The model itself comes last, so that what follows finds its weights as they are to stay.
+    for name, values in reversed(course.finals().items()):
+        for variable, value in zip(loop.model.variables, values, strict=True):
+            variable.assign(value)
+        _save(job, room, loop.model, name)
     results = loop.results()
     if results:
         np.savez(room.output / "results.npz", **results)

@@ -18,6 +18,8 @@ from headrace.spec import Watch as Rules
 if TYPE_CHECKING:
     import tensorflow as tf
 
+Array = np.ndarray[Any, Any]
+
 
 class Watchers:
     """Everything that watches a training.
@@ -71,6 +73,18 @@ class Watchers:
         """The epoch (from 1) whose weights are the best, if anything watches; 0 before the first one."""
         judge = self.best or self.stopping
         return int(judge.best_epoch.numpy()) if judge else None
+
+
+    def finals(self, variables: Sequence[Any]) -> dict[str, list[Array]]:
+        """The values that a training leaves of a model's variables: of `model`, and of `best` or `last` beside it."""
+        if self.stopping and self.stopping.rules.restore_best_weights and int(self.stopping.best_epoch.numpy()):
+            self.stopping.kept.put_back()
+        last = [variable.numpy() for variable in variables]
+        if not self.best or not self.best_epoch:
+            return {"model": last}
+        self.best.kept.put_back()
+        found = [variable.numpy() for variable in variables]
+        return {"model": found, "last": last} if self.best.rules.use == "best" else {"model": last, "best": found}
 
 
 class _Watcher:

@@ -294,15 +294,7 @@ class Program:
 
     def finals(self) -> dict[str, list[Array]]:
         """The values of the model's variables that a training leaves: of `model`, and of `best` or `last` beside it."""
-        stopping, best = self.watchers.stopping, self.watchers.best
-        if stopping and stopping.rules.restore_best_weights and int(stopping.best_epoch.numpy()):
-            stopping.kept.put_back()
-        last = [variable.numpy() for variable in self.model.variables]
-        if not best or not self.best_epoch:
-            return {"model": last}
-        best.kept.put_back()
-        found = [variable.numpy() for variable in self.model.variables]
-        return {"model": found, "last": last} if best.rules.use == "best" else {"model": last, "best": found}
+        return self.watchers.finals(self.model.variables)
 
     def weights(self) -> list[Array]:
         """The values of the model's variables as the training leaves them: the best ones, if the settings say so."""

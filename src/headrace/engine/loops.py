@@ -181,6 +181,10 @@ class ByHand:
         """Whether early stopping has ended the training."""
         return self.watchers.stopped
 
+    def finals(self) -> dict[str, list[Array]]:
+        """What the training leaves of the model's variables, if there is a model (see `Watchers.finals`)."""
+        return self.watchers.finals(self.loop.model.variables) if self.loop.model is not None else {}
+
     def state(self) -> list[Array]:
         """Everything as arrays; what is none of its own accord travels in the first one, as JSON."""
         state = self.loop.state()
