@@ -122,9 +122,9 @@ class Learning:
     """Games over which it falls, by as much after each."""
     penalty: float | None
     """Reward of the step by which a game is lost; none: the game's own."""
-    target: int | None
-    """Batches after which the network that says what states are worth is set to the one that learns; none: they are
-    one network."""
+    target: float | None
+    """Share by which, after each batch, the network that says what states are worth moves towards the one that learns
+    (Lillicrap et al., 2016); none: they are one network."""
     double: bool
     """The network that learns chooses the action, and the other one says what it is worth (van Hasselt et al.,
     2016)."""
@@ -132,6 +132,8 @@ class Learning:
     """Most steps of a game."""
     watched: int
     """Games that are played after each epoch without exploring; their mean return is `greedy_return`."""
+    enough: float | None
+    """The `greedy_return` with which it ends."""
     kept: int
     """Steps of the memory, the newest, that are kept as records in the end."""
 
@@ -153,9 +155,9 @@ class Player(Loop):
         self.replay = Replay(learning.replay, game)
         if begin_with_records:
             self._remember({**start.train.inputs, **start.notes})
-        self.played = self.batches = 0
+        self.played = 0
         self.environment = game.open(None)
-        self._set_other()
+        self.other.set_weights(start.model.get_weights())
         self._learn = self._compiled(start.settings.jit_compile)
         self._values = valued(self.model)
 
@@ -183,9 +185,6 @@ class Player(Loop):
                 )
                 losses.append(loss)
                 values = found.numpy()[0]
-                self.batches += 1
-                if learning.target and self.batches % learning.target == 0:
-                    self._set_other()
             else:
                 values = None
             if lost or over:
@@ -227,6 +226,9 @@ class Player(Loop):
             loss = self.model.compute_loss(None, wanted[:, None], found[:, None], None)
         weights = self.model.trainable_variables
         self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        if self.learning.target:
+            for behind, ahead_of_it in zip(self.other.variables, self.model.variables, strict=True):
+                behind.assign(behind + self.learning.target * (ahead_of_it - behind))
         return loss, self.model(now, training=False)
 
     def _compiled(self, jit: bool) -> Callable[..., Any]:
@@ -237,16 +239,14 @@ class Player(Loop):
         graph = tf.function(self._step, jit_compile=jit, autograph=False)
         return graph.get_concrete_function(many, action, number, many, number, one)
 
-    def _set_other(self) -> None:
-        if self.other is not self.model:
-            self.other.set_weights(self.model.get_weights())
-
     def watch(self) -> Mapping[str, float]:
         """The mean return of some games without exploring."""
         if not self.learning.watched:
             return {}
         seeds = [begins(self.seed, WATCHED, number) for number in range(self.learning.watched)]
-        return {"greedy_return": float(play(self.game, self._values, seeds, self.learning.limit).mean())}
+        found = float(play(self.game, self._values, seeds, self.learning.limit).mean())
+        self.finished = self.learning.enough is not None and found >= self.learning.enough
+        return {"greedy_return": found}
 
     def gathered(self) -> Mapping[str, Array]:
         """The newest steps of the memory."""
@@ -260,7 +260,7 @@ class Player(Loop):
         replay = self.replay
         filled = min(replay.seen, replay.capacity)
         held = {f"replay {name}": values[:filled] for name, values in replay.held.items()}
-        return {**super().state(), **held, "seen": replay.seen, "played": self.played, "batches": self.batches}
+        return {**super().state(), **held, "seen": replay.seen, "played": self.played}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Put back what `state` gave."""
@@ -268,7 +268,7 @@ class Player(Loop):
         for name, values in self.replay.held.items():
             kept = state[f"replay {name}"]
             values[: len(kept)] = kept
-        self.replay.seen, self.played, self.batches = (int(state[name]) for name in ("seen", "played", "batches"))
+        self.replay.seen, self.played = int(state["seen"]), int(state["played"])
 
 
 def valued(model: keras.Model) -> Values:

@@ -67,7 +67,7 @@ def loop(
     warm_up: int = 5_000,
     every: int = 4,
     explore_games: int = 500,
-    target: int = 1_000,
+    target: float = 0.001,
     watched: int = 5,
     kept: int = 500,
 ) -> Loop:
@@ -81,7 +81,8 @@ def loop(
         warm_up: Steps that are played by chance before anything is learned.
         every: Steps from one batch to the next.
         explore_games: Games over which the share of actions that are drawn falls from 1 to 0.1, as a straight line.
-        target: Batches after which the network that says what states are worth is set to the one that learns.
+        target: Share by which, after each batch, the network that says what states are worth moves towards the one that
+            learns.
         watched: Games after each epoch whose mean return is `greedy_return`.
         kept: Steps of the memory that are left as records, the newest.
     """
@@ -99,6 +100,7 @@ def loop(
         double=True,
         limit=limit,
         watched=watched,
+        enough=None,
         kept=kept,
     )
     return Player(start, BREAKOUT_GAME, learning, games)
@@ -137,7 +139,7 @@ PIPELINE = Pipeline(
             description="100 games with a small network, to see it begin to learn",
             train=FULL.model_copy(update={"epochs": 10, "learning_rate": 5e-4}),
             model={"filters": [16, 32, 32], "units": 128},
-            loop={"games": 10, "replay": 20_000, "warm_up": 1_000, "explore_games": 60, "target": 250},
+            loop={"games": 10, "replay": 20_000, "warm_up": 1_000, "explore_games": 60, "target": 0.005},
             line="quick",
         ),
     },

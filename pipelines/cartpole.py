@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from headrace import EarlyStopping, Feature, Finding, ModelCheckpoint, Pipeline, Promise, Study, Train, Variant
+from headrace import Feature, Finding, ModelCheckpoint, Pipeline, Promise, Study, Train, Variant
 from pipelines.sources.games import CARTPOLE, CARTPOLE_GAME
 
 if TYPE_CHECKING:
@@ -64,9 +64,10 @@ def loop(
     discount: float = 1.0,
     explore_games: int = 100,
     penalty: float | None = -10.0,
-    target: int | None = None,
+    target: float | None = None,
     double: bool = False,
     watched: int = 0,
+    enough: float | None = None,
     kept: int = 10_000,
 ) -> Loop:
     """Deep Q-learning; the book's settings are the defaults.
@@ -80,10 +81,11 @@ def loop(
         discount: What a reward of the next step is worth now.
         explore_games: Games over which the share of actions that are drawn falls from 1 to 0.01, as a straight line.
         penalty: Reward of the step by which a game is lost; none: the game's own, 1.
-        target: Batches after which the network that says what states are worth is set to the one that learns; none:
-            they are one network.
+        target: Share by which, after each batch, the network that says what states are worth moves towards the one that
+            learns; none: they are one network.
         double: The network that learns chooses the action, the other one says what it is worth.
         watched: Games after each epoch, without drawn actions, whose mean return is `greedy_return`.
+        enough: The `greedy_return` with which the training ends.
         kept: Steps of the memory that are left as records, the newest.
     """
     from pipelines._playing import Learning, Player
@@ -100,6 +102,7 @@ def loop(
         double=double,
         limit=LIMIT,
         watched=watched,
+        enough=enough,
         kept=kept,
     )
     return Player(start, CARTPOLE_GAME, learning, games, begin_with_records)
@@ -121,12 +124,11 @@ def measure(trial: Trial) -> Own:
 BOOK = Train(epochs=50, batch_size=32, optimizer="adam", learning_rate=1e-3, loss="mse", jit_compile=True)
 STEADY = BOOK.model_copy(
     update={
-        "epochs": 60,
-        "batch_size": 64,
+        "epochs": 100,
+        "batch_size": 128,
+        "learning_rate": 5e-4,
         "loss": "huber",
         "checkpoint": ModelCheckpoint(monitor="greedy_return", mode="max"),
-        # Nothing is better than 500: soon after it is reached, that is the end.
-        "early_stopping": EarlyStopping(monitor="greedy_return", mode="max", patience=8, start_from_epoch=30),
     }
 )
 
@@ -145,16 +147,16 @@ PIPELINE = Pipeline(
         "steady": Variant(
             description="A target network, double Q-learning, a discount; the weights of the best epoch",
             train=STEADY,
-            model={"units": [64, 64]},
+            model={"units": [128, 128]},
             loop={
                 "replay": 50_000,
                 "begin_with_records": True,
                 "discount": 0.99,
-                "explore_games": 60,
                 "penalty": None,
-                "target": 250,
+                "target": 0.005,
                 "double": True,
-                "watched": 20,
+                "watched": 50,
+                "enough": 495.0,
             },
             promises=(Promise(metric="return", at_least=475, source="gymnasium, which calls that solved"),),
         ),

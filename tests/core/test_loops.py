@@ -34,7 +34,9 @@ class Counted(Loop):
         return {"loss": 1.0}
 
     def watch(self) -> Mapping[str, float]:
-        return {"found": CURVE[self.done // 2 - 1] + self.more}
+        found = CURVE[self.done // 2 - 1] + self.more
+        self.finished = found > 100
+        return {"found": found}
 
     def gathered(self) -> Mapping[str, Any]:
         return {"x": np.full((7, 3), self.done, np.float32)}
@@ -85,6 +87,13 @@ def test_early_stopping_ends_it_with_the_weights_of_the_best_epoch(folder: Path)
     made = trained(folder, early_stopping={"monitor": "found", "mode": "max", "patience": 1})
 
     assert made.json("history.json")["metrics"]["found"] == CURVE[:3]
+    assert weight(made, "model") == 4
+
+
+def test_a_loop_may_end_by_itself(folder: Path) -> None:
+    made = trained(folder, {"more": 95.5})
+
+    assert made.json("history.json")["epochs"] == 2
     assert weight(made, "model") == 4
 
 

@@ -113,6 +113,7 @@ def begun(game: Game = CARTPOLE_GAME, steps: dict[str, Any] | None = None, **lea
         double=False,
         limit=50,
         watched=0,
+        enough=None,
         kept=200,
     )
     keras.utils.set_random_seed(0)
@@ -131,7 +132,7 @@ def test_the_share_of_drawn_actions_falls_as_a_straight_line() -> None:
 @pytest.mark.parametrize("double", [False, True])
 def test_the_loss_is_that_of_the_bellman_equation(double: bool) -> None:
     """Against the formula written out."""
-    player = begun(target=100, double=double)
+    player = begun(target=1e-9, double=double)
     random = np.random.default_rng(0)
     weights = player.model.get_weights()
     player.other.set_weights([weight + random.normal(0, 0.5, weight.shape) for weight in weights])
@@ -166,21 +167,27 @@ def test_a_game_that_is_cut_short_is_not_lost_and_one_that_is_lost_is_punished()
     assert row["return"] == row["length"]
 
 
-def test_the_other_network_follows_after_so_many_batches() -> None:
-    player = begun(target=5)
-    before = [weight.copy() for weight in player.other.get_weights()]
-    for game in range(20):
-        player.advance(game)
-        if player.batches >= 5:
-            break
-    assert any(not np.array_equal(*pair) for pair in zip(before, player.other.get_weights(), strict=True))
+def test_the_other_network_moves_towards_the_one_that_learns() -> None:
+    import tensorflow as tf
+
+    player = begun(target=0.25)
+    before = [weight + 1 for weight in player.model.get_weights()]
+    player.other.set_weights(before)
+    batch = player.replay
+    batch.begin(np.zeros(4, np.float32))
+    for _ in range(9):
+        batch.add(0, 1.0, np.ones(4, np.float32), False)
+    player._learn(*map(tf.constant, (*batch.drawn(8, player.random), batch.state[None])))
+
+    for old, learned, follows in zip(before, player.model.get_weights(), player.other.get_weights(), strict=True):
+        np.testing.assert_allclose(follows, old + 0.25 * (learned - old), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("cut", [1, 5])
 def test_what_is_cut_off_goes_on_to_the_same_games_and_weights(cut: int) -> None:
     from headrace.engine.loops import ByHand
 
-    changed: dict[str, Any] = {"target": 7, "double": True, "replay": 60, "watched": 2}
+    changed: dict[str, Any] = {"target": 0.1, "double": True, "replay": 60, "watched": 2}
     whole, before, fresh = (begun(**changed) for _ in range(3))
     rows = [whole.advance(game) for game in range(8)]
     for game in range(cut):
@@ -194,6 +201,17 @@ def test_what_is_cut_off_goes_on_to_the_same_games_and_weights(cut: int) -> None
         np.testing.assert_array_equal(one, other)
     for name, values in whole.gathered().items():
         np.testing.assert_array_equal(fresh.gathered()[name], values)
+
+
+def test_it_ends_when_it_plays_well_enough() -> None:
+    player = begun(watched=3, enough=5.0)
+    assert not player.finished
+    assert player.watch()["greedy_return"] >= 5.0
+    assert player.finished
+
+    player = begun(watched=3, enough=51.0)
+    player.watch()
+    assert not player.finished
 
 
 def test_games_of_another_player_are_remembered_as_they_were() -> None:

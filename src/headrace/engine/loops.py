@@ -78,6 +78,8 @@ class Loop:
 
     model: Any = None
     """The Keras model to be saved, or None."""
+    finished: bool = False
+    """Set where nothing is left to be done: the training ends with the epoch."""
     steps: int = 1
     """Steps of an epoch; `train.epochs` says how many epochs there are."""
 
@@ -178,8 +180,8 @@ class ByHand:
 
     @property
     def stopped(self) -> bool:
-        """Whether early stopping has ended the training."""
-        return self.watchers.stopped
+        """Whether early stopping has ended the training, or the loop itself."""
+        return self.watchers.stopped or self.loop.finished
 
     def finals(self) -> dict[str, list[Array]]:
         """What the training leaves of the model's variables, if there is a model (see `Watchers.finals`)."""
