@@ -171,6 +171,7 @@ PIPELINE = Pipeline(
             description="The book's settings, and those that make it steady",
             variants=("steady", "book"),
             seeds=5,
+            metric="return",
             findings=(
                 Finding(cell="steady", at_least=475, source="gymnasium, which calls that solved"),
                 Finding(cell="steady", beats="book"),
