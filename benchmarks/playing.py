@@ -38,7 +38,7 @@ def ours(games: int) -> float:
     from headrace.engine.feeding import Split
     from headrace.engine.loops import Start
     from headrace.jobs import resolve
-    from pipelines.sources.games import CARTPOLE_GAME
+    from pipelines._games import CARTPOLE_GAME
 
     job = resolve("cartpole", variant="book", overrides={"loop.explore_games": 1})
     keras.utils.set_random_seed(0)

@@ -3,7 +3,7 @@
 Rules of this folder:
 
 - A file, its flow, its deployments in `prefect.yaml` and the workload have one name. `study`, `tune`,
-  `ensemble`, `predict` and `interpretation` serve all workloads.
+  `ensemble`, `predict`, `interpretation`, `monitor` and `nightly` serve all workloads.
 - The flow is written out (`@flow def name(…)`), never made by a function: people find it, and so does `prefect deploy`.
 - Its parameters are flat and typed: Prefect makes the form from them, and refuses what does not fit before anything
   runs.
@@ -31,13 +31,16 @@ log = logging.getLogger("headrace.flows")
 
 FAN_OUTS = ("ensemble", "study", "tune")
 """Flows that serve every workload: many trainings, compared or searched."""
+OVER_ALL = ("monitor", "nightly")
+"""Flows over all workloads, by schedule."""
 OTHERS = ("interpretation", "predict")
 """Flows that train nothing. They have no deployment of their own: what they work on is said when they are run."""
 
 
 def names() -> list[str]:
     """The workloads that have a flow, sorted."""
-    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py") if path.stem not in FAN_OUTS + OTHERS)
+    serving_all = FAN_OUTS + OVER_ALL + OTHERS
+    return sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py") if path.stem not in serving_all)
 
 
 def run(workload: str, parameters: Mapping[str, Any]) -> Summary:
@@ -65,7 +68,7 @@ def fan_out(kind: str, parameters: Mapping[str, Any]) -> Summary:
     """Run one of the flows that serve every workload, as `run` does that of a workload.
 
     Args:
-        kind: One of FAN_OUTS or OTHERS.
+        kind: One of FAN_OUTS, OVER_ALL or OTHERS.
         parameters: Parameters of the flow, checked by the caller; None means the flow's own default.
 
     Raises:

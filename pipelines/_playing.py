@@ -14,7 +14,7 @@ from headrace.engine.compiling import compile_model
 from headrace.engine.loops import Loop, Start
 from headrace.measuring.generated import animation, episodes
 from headrace.measuring.own import Own, Trial
-from pipelines.sources.games import TESTED, TRAINING, WATCHED, Game, begins, stacked
+from pipelines._games import TESTED, TRAINING, WATCHED, Game, begins, stacked
 
 Array = np.ndarray[Any, Any]
 FRAMES, EVERY, MILLISECONDS = 60, 4, 80
@@ -111,7 +111,7 @@ class Learning:
     replay: int
     """Steps that are remembered."""
     warm_up: int
-    """Steps that are played before anything is learned, at least a batch."""
+    """Steps that must be remembered before anything is learned, at least a batch."""
     every: int
     """Steps from one batch to the next."""
     discount: float
@@ -178,7 +178,7 @@ class Player(Loop):
             returned += float(reward)
             replay.add(action, self._worth(float(reward), lost), observation, lost)
             self.played += 1
-            if self.played > max(learning.warm_up, self.batch) and self.played % learning.every == 0:
+            if replay.seen > max(learning.warm_up, self.batch) and self.played % learning.every == 0:
                 # One call learns from a batch and says what to do next.
                 loss, found = self._learn(
                     *map(tf.constant, (*replay.drawn(self.batch, self.random), replay.state[None]))

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from headrace import Feature, Finding, ModelCheckpoint, Pipeline, Promise, Study, Train, Variant
-from pipelines.sources.games import CARTPOLE, CARTPOLE_GAME
+from pipelines._games import CARTPOLE, CARTPOLE_GAME
 
 if TYPE_CHECKING:
     import keras
@@ -180,6 +180,7 @@ PIPELINE = Pipeline(
     },
     smoke={
         "train.epochs": 2,
+        "train.batch_size": 8,
         "train.jit_compile": False,
         "loop.games": 3,
         "loop.watched": 2,

@@ -38,4 +38,4 @@ def metrics(job: Job, evaluation: Artifact) -> None:
     showing.markdown(job, "evaluation", text, "How good the model is on examples that it has never seen")
 
 
-evaluate = as_task(stage, shows=metrics, timeout=6 * HOUR)
+evaluate = as_task(stage, shows=metrics, timeout=6 * HOUR, accelerated=True)

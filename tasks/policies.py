@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
@@ -22,7 +23,9 @@ from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
+from prefect.utilities import math
 from prefect.utilities.annotations import opaque
+from websockets.asyncio import connection
 
 from headrace.artifacts import Artifact
 from headrace.chain import Call
@@ -42,6 +45,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("headrace.tasks")
 
 MINUTE, HOUR = 60, 3600
+ACCELERATOR = "accelerator"
+"""Tag of the tasks that compute with a model. A concurrency limit of this name, if there is one on the server, says how
+many of them run at the same time, over all flow runs and machines; where there is none, nothing waits."""
 PROGRESS_SECONDS = 3.0
 """Progress is sent at most so often, and not at all for work that is shorter."""
 
@@ -56,6 +62,7 @@ def as_task(
     timeout: float | None,
     retry_delays: Sequence[float] = (),
     about: Callable[[Job], str] | None = None,
+    accelerated: bool = False,
 ) -> Call:
     """Make a Prefect task of a stage.
 
@@ -65,6 +72,7 @@ def as_task(
         timeout: Seconds after which an attempt is given up; None for never.
         retry_delays: Seconds to wait before each further attempt, if the failure may pass by itself.
         about: A word on the job to be added to the name of the task run.
+        accelerated: Whether it computes with a model, and waits for a place if `ACCELERATOR` is limited.
 
     Returns:
         Something to call as the stage is called; it raises what the stage raises.
@@ -93,7 +101,7 @@ def as_task(
     run = task(
         name=name,
         task_run_name=cast(Any, run_name),
-        tags={"headrace", name},
+        tags={"headrace", name, *([ACCELERATOR] if accelerated else [])},
         cache_policy=NO_CACHE,
         persist_result=False,
         timeout_seconds=timeout,
@@ -260,6 +268,19 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 for _logger in ("prefect.flow_runs", "prefect.task_runs"):
     logging.getLogger(_logger).addFilter(_is_news)
+
+
+def _draw_apart() -> None:
+    """Give Prefect's threads dice of their own.
+
+    They draw from Python's `random` whenever it suits them (the pings of a web socket, waiting times), and Keras draws
+    the seeds of weights from it: a ping between seeding and building a model gave another model.
+    """
+    for module in (math, connection):
+        vars(module)["random"] = random.Random()
+
+
+_draw_apart()
 
 
 def source_of(job: Job) -> str:

@@ -1,5 +1,8 @@
 """The project's own Prefect server: started once, in the background, used by every run, stopped by `make down`.
 
+What it is to be is said by Prefect's own variables, whoever starts it: `PREFECT_SERVER_API_HOST` and
+`PREFECT_SERVER_API_PORT`, `PREFECT_SERVER_DATABASE_CONNECTION_URL`, and `PREFECT_API_AUTH_STRING` (user:password).
+
 Never a temporary server: it takes as long to start, for each run anew, shows nothing in a browser, and loses records
 of task runs when its process ends. Nothing here imports Prefect at the top, because Prefect reads its settings from
 the environment when it is imported, and `ensure` is what puts them there.
@@ -11,36 +14,39 @@ import atexit
 import contextlib
 import fcntl
 import http.client
+import ipaddress
 import logging
 import os
 import signal
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+from urllib.parse import urlsplit
 
 from headrace.artifacts import home, is_held, locked, read_json, system_errors, write_json
-from headrace.errors import SystemTrouble
-from headrace.projects import root
+from headrace.errors import ConfigError, SystemTrouble
 from headrace.running import born
 
 log = logging.getLogger("headrace.server")
 
 HOST = "127.0.0.1"
 POOL = "headrace"
-START_SECONDS = 180.0
-"""A slow, busy machine has needed more than a minute for what takes four seconds elsewhere."""
+START_SECONDS = 400.0
+"""A machine with five times as much to do as it has cores has needed more than three minutes for what takes four
+seconds elsewhere."""
 STOP_SECONDS = 45.0
 """A worker gives the run that it carries out half a minute to end."""
 RECORD_SECONDS = 60.0
+NEEDS_PASSWORD = "The Prefect server wants a user and a password: PREFECT_API_AUTH_STRING=user:password."
 
 FEW_WRITES = {
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
@@ -53,8 +59,84 @@ Measured on runs of 11 tasks: with Prefect's own settings every fourth run waits
 in fifty a whole minute; with these (300 runs) one in fifteen waits two seconds, and none longer.
 """
 
+PATIENT = {"PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60"}
+"""Five seconds are too few for a busy machine; a service that can't connect at the start ends the server."""
+
 Server = dict[str, Any]
-"""What `server.json` says: url, pid, and when the process was born."""
+"""What `server.json` says: url, pid, when the process was born, host and database, and whether it wants a password."""
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What the environment asks of the project's own server; None where it asks nothing."""
+
+    host: str | None
+    port: int | None
+    database: str | None
+    auth: str | None
+
+    @classmethod
+    def of_environment(cls) -> Self:
+        """Read Prefect's variables.
+
+        Raises:
+            ConfigError: One of them makes no sense, or the server would be open to everybody.
+        """
+        named = {name: os.environ.get(f"PREFECT_SERVER_{name}") for name in ("API_HOST", "API_PORT")}
+        host, port = named["API_HOST"], named["API_PORT"]
+        auth = os.environ.get("PREFECT_API_AUTH_STRING") or os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+        if port and not (port.isdecimal() and 0 < int(port) < 65536):
+            raise ConfigError("This is no port.", expected="a number from 1 to 65535", received=port)
+        if auth and not all(auth.partition(":")):
+            # Never what was received: it may be half of a password.
+            raise ConfigError("PREFECT_API_AUTH_STRING holds no user and password.", expected="user:password")
+        if host and not _is_loopback(host) and not auth:
+            raise ConfigError(
+                "A server that other machines can reach needs a password: whoever reaches it can run anything.",
+                received=f"host {host}",
+                remedy="set PREFECT_API_AUTH_STRING=user:password here and wherever a client or worker runs, or leave "
+                f"the host at {HOST} and reach it through a tunnel (ssh -L)",
+            )
+        database = os.environ.get("PREFECT_SERVER_DATABASE_CONNECTION_URL")
+        return cls(host, int(port) if port else None, with_driver(database) if database else None, auth)
+
+    def unlike(self, server: Server) -> list[tuple[str, object, object]]:
+        """Where a server that runs is not as wanted: what, wanted, is."""
+        is_now: dict[str, object] = {
+            "host": server.get("host", HOST),
+            "port": urlsplit(server["url"]).port,
+            "database": server.get("database", SQLITE),
+        }
+        wants: dict[str, object] = {
+            "host": self.host,
+            "port": self.port,
+            "database": self.database and without_password(self.database),
+        }
+        if self.auth:
+            wants["password"], is_now["password"] = "one", "one" if server.get("auth") else "none"
+        return [(name, wanted, is_now[name]) for name, wanted in wants.items() if wanted not in (None, is_now[name])]
+
+
+SQLITE = "SQLite"
+
+
+def with_driver(database: str) -> str:
+    """The address of a database as Prefect's library wants it: with the driver that comes with Prefect."""
+    scheme, separator, rest = database.partition("://")
+    return f"postgresql+asyncpg{separator}{rest}" if scheme in ("postgres", "postgresql") else database
+
+
+def without_password(database: str) -> str:
+    """The address of a database as it may be shown and kept."""
+    parts = urlsplit(database)
+    return f"{parts.scheme}://{parts.hostname or ''}{f':{parts.port}' if parts.port else ''}{parts.path}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def ensure() -> str:
@@ -65,9 +147,11 @@ def ensure() -> str:
         server, which is started unless it is running already.
 
     Raises:
-        SystemTrouble: The user's server does not answer, or the project's own one does not start.
+        ConfigError: The environment asks for a server that must not be.
+        SystemTrouble: The user's server does not answer, or the project's own one does not start or is another one
+            than the environment asks for.
     """
-    named = _named()
+    named = user_server()
     if named:
         if not _answers(named):
             raise SystemTrouble(
@@ -76,11 +160,21 @@ def ensure() -> str:
                 remedy="start it, or unset PREFECT_API_URL to use the project's own server",
             )
         return named
-    with system_errors(f"starting the Prefect server in {_folder()}"), locked(_folder() / "server.lock"):
-        server = _running() or _start()
+    wanted = Wanted.of_environment()
+    with system_errors(f"starting the Prefect server in {folder()}"), locked(folder() / "server.lock"):
+        server = _running() or _start(wanted)
+    for what, asked, found in wanted.unlike(server):
+        raise SystemTrouble(
+            "The project's Prefect server runs already, and is not as asked.",
+            expected=f"{what}: {asked}",
+            received=f"{what}: {found}",
+            remedy="`headrace platform down`, then the same again; what is recorded is kept",
+        )
+    if server.get("auth") and not wanted.auth:
+        raise SystemTrouble(NEEDS_PASSWORD, received="none", remedy="set it as it was when the server was started")
     _settle(server["url"])
     try:
-        _bury_the_dead()
+        bury_the_dead()
     except Exception as error:
         # The next start tries again; it is no reason to run nothing now.
         log.warning("runs that were killed can't be marked as crashed: %s: %s", type(error).__name__, error)
@@ -88,15 +182,33 @@ def ensure() -> str:
 
 
 def status() -> dict[str, Any]:
-    """Where the server is: `url`, `ui`, `pid`, `log`, and whether it `runs`; pid is None for a server of the user's."""
-    named = _named()
+    """Where the server is: `url`, `ui`, `pid`, `log`, `database`, and whether it `runs`.
+
+    Of a server of the user's, only the addresses are known.
+    """
+    named = user_server()
     if named:
-        return {"runs": _answers(named), "url": named, "ui": _ui(named), "pid": None, "log": None}
+        known = {"url": named, "ui": ui(named), "pid": None, "log": None, "database": None}
+        return {"runs": _answers(named), **known}
     server = _recorded()
-    if not server or not _lives(server):
-        return {"runs": False, "url": None, "ui": None, "pid": None, "log": str(_log())}
+    if not server or not lives(server):
+        return {"runs": False, "url": None, "ui": None, "pid": None, "log": str(_log()), "database": None}
     url = server["url"]
-    return {"runs": _answers(url), "url": url, "ui": _ui(url), "pid": server["pid"], "log": str(_log())}
+    known = {"url": url, "ui": ui(url), "pid": server["pid"], "log": str(_log())}
+    return {"runs": _answers(url), **known, "database": server.get("database", SQLITE)}
+
+
+def is_own(url: str) -> bool:
+    """Whether the project's own server is at this address, and alive."""
+    server = _recorded()
+    return server is not None and server["url"] == url and lives(server)
+
+
+def connect() -> None:
+    """Set this process up for the server that runs, without starting one."""
+    server = None if user_server() else _recorded()
+    if server:
+        _settle(server["url"])
 
 
 def stop() -> bool:
@@ -105,129 +217,50 @@ def stop() -> bool:
     Returns:
         Whether there was one.
     """
-    if not _folder().is_dir():
+    if not folder().is_dir():
         return False
-    with locked(_folder() / "server.lock"):
+    with locked(folder() / "server.lock"):
         server = _recorded()
         _file().unlink(missing_ok=True)
-        if not server or not _lives(server):
+        if not server or not lives(server):
             return False
-        _end(server["pid"], lambda: _lives(server))
+        end(server["pid"], lambda: lives(server))
     log.info("Prefect server stopped")
     return True
-
-
-down = stop
-"""`headrace platform down`; an `up` in another terminal ends by itself when its server is gone."""
-
-
-# ----------------------------------------------------------------------------------------------- the platform
-
-
-def up() -> None:
-    """Serve everything until Ctrl-C or SIGTERM: server, work pool, all deployments, and a worker that runs them.
-
-    Raises:
-        SystemTrouble: A part did not start, or another `up` is at work on the same home.
-    """
-    stopping = threading.Event()
-    before = {
-        number: signal.signal(number, lambda *_: stopping.set())
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    }
-    try:
-        with _alone(_folder() / "up.lock"):
-            # What was there before stays when this ends.
-            started = not status()["runs"]
-            url = ensure()
-            try:
-                _serve(url, stopping)
-            finally:
-                if started:
-                    stop()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _serve(url: str, stopping: threading.Event) -> None:
-    """Deploy everything and keep a worker until told to stop, or until there is no server any more."""
-    for words in (("work-pool", "create", POOL, "--type", "process", "--overwrite"), ("deploy", "--all")):
-        if stopping.is_set():
-            return
-        _prefect(*words)
-    # One run at a time: two trainings would only share the cores (or fight for the accelerator's memory).
-    worker = subprocess.Popen(
-        [sys.executable, "-m", "prefect", "worker", "start", "--pool", POOL, "--limit", "1"],
-        cwd=root(),
-        env=os.environ | {"PREFECT_WORKER_QUERY_SECONDS": "2"},
-        stdin=subprocess.DEVNULL,
-        # Ctrl-C in a terminal reaches this process only, which then ends the worker in order.
-        start_new_session=True,
-    )
-    log.info("all deployments are at %s; Ctrl-C stops them", _ui(url))
-    try:
-        while not stopping.wait(1.0) and worker.poll() is None and _stays(url):
-            pass
-        code = worker.poll()
-    finally:
-        _end(worker.pid, lambda: worker.poll() is None)
-        if _answers(url):
-            _bury_the_dead(others=not _named())
-    if code is not None:
-        raise SystemTrouble("The Prefect worker has ended by itself.", received=f"exit code {code}")
-
-
-def _stays(url: str) -> bool:
-    """Whether nobody has stopped the project's own server; that of a user is the user's business."""
-    server = _recorded()
-    return bool(_named()) or (server is not None and server["url"] == url and _lives(server))
-
-
-def _prefect(*words: str) -> None:
-    """Run one command of Prefect's in the project's folder."""
-    done = subprocess.run(
-        [sys.executable, "-m", "prefect", "--no-prompt", *words],
-        cwd=root(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise SystemTrouble(f"`prefect {' '.join(words)}` failed.", received=_last_lines(done.stdout))
 
 
 # ------------------------------------------------------------------------------------------- starting, ending
 
 
-def _start() -> Server:
+def _start(wanted: Wanted) -> Server:
     """Start a server of its own session, so that it outlives this process, and wait until it answers."""
     trouble = ""
+    host = wanted.host or HOST
     for _ in range(3):
-        port = _free_port()
-        url = f"http://{HOST}:{port}/api"
+        port = wanted.port or _free_port()
+        url = f"http://{_reached_at(host)}:{port}/api"
         log.info("starting the project's Prefect server (log: %s)", _log())
         with _log().open("wb") as output:
             process = subprocess.Popen(
                 [sys.executable, "-m", "prefect", "server", "start"],
-                cwd=_folder(),
-                env=FEW_WRITES | _environment(url) | _server_settings(port),
+                cwd=folder(),
+                env=FEW_WRITES | PATIENT | _environment(url) | _server_settings(wanted, host, port),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        server = {"url": url, "pid": process.pid, "born": born(process.pid)}
+        server = {"url": url, "pid": process.pid, "born": born(process.pid), "host": host}
+        server["database"] = without_password(wanted.database) if wanted.database else SQLITE
+        server["auth"] = bool(wanted.auth)
         write_json(_file(), server)
         if _await(server):
-            log.info("Prefect server at %s", _ui(url))
+            log.info("Prefect server at %s", ui(url))
             return server
-        trouble = _last_lines(_log().read_text(errors="replace"))
+        trouble = last_lines(_log().read_text(errors="replace"))
         _file().unlink(missing_ok=True)
         # Between being chosen and being used the port may have gone to somebody else.
-        if "already in use" not in trouble:
+        if wanted.port or "already in use" not in trouble:
             break
     raise SystemTrouble(
         "The project's Prefect server ended while it was starting.",
@@ -239,7 +272,7 @@ def _start() -> Server:
 def _running() -> Server | None:
     """The server that was started before, if it is alive; one that is still starting is waited for."""
     server = _recorded()
-    if server and _lives(server) and _await(server):
+    if server and lives(server) and _await(server):
         return server
     _file().unlink(missing_ok=True)
     return None
@@ -252,16 +285,16 @@ def _await(server: Server) -> bool:
         SystemTrouble: It does neither for a long time; it is stopped.
     """
     begun = told = time.monotonic()
-    while _lives(server):
+    while lives(server):
         if _answers(server["url"]):
             return True
         waited = time.monotonic() - begun
         if waited > START_SECONDS:
-            _end(server["pid"], lambda: _lives(server))
+            end(server["pid"], lambda: lives(server))
             _file().unlink(missing_ok=True)
             raise SystemTrouble(
                 f"The project's Prefect server did not answer within {START_SECONDS:.0f} s.",
-                received=_last_lines(_log().read_text(errors="replace")),
+                received=last_lines(_log().read_text(errors="replace")),
                 remedy=f"see {_log()}; `--engine local` needs no server",
             )
         if time.monotonic() - told > 10:
@@ -271,7 +304,7 @@ def _await(server: Server) -> bool:
     return False
 
 
-def _end(pid: int, lives: Callable[[], bool]) -> None:
+def end(pid: int, lives: Callable[[], bool]) -> None:
     """End a session: politely, then for good, with everything that it has started."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
@@ -284,7 +317,7 @@ def _end(pid: int, lives: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
-def _lives(server: Server) -> bool:
+def lives(server: Server) -> bool:
     """Whether the process is there; a child of this process that has ended is taken off the system's list."""
     with contextlib.suppress(ChildProcessError):
         os.waitpid(server["pid"], os.WNOHANG)
@@ -293,9 +326,9 @@ def _lives(server: Server) -> bool:
 
 def _answers(url: str) -> bool:
     """Whether a Prefect API answers at this address."""
-    # A proxy can't reach this machine's own loopback.
-    local = url.startswith(f"http://{HOST}:")
-    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if local else []))
+    # A proxy can't reach this machine's own loopback, and need not reach the project's own server.
+    near = (_recorded() or {}).get("url") == url or _is_loopback(urlsplit(url).hostname or "")
+    opener = urllib.request.build_opener(*([urllib.request.ProxyHandler({})] if near else []))
     try:
         with opener.open(f"{url.rstrip('/')}/health", timeout=10) as response:
             return bool(response.status == 200)
@@ -312,25 +345,38 @@ def _answers(url: str) -> bool:
 def _environment(url: str) -> dict[str, str]:
     """The environment of everything that works with the project's own server."""
     environment = os.environ | {
-        "PREFECT_HOME": str(_folder()),
+        "PREFECT_HOME": str(folder()),
         "PREFECT_API_URL": url,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "1",
     }
+    host = urlsplit(url).hostname or HOST
     for name in ("NO_PROXY", "no_proxy"):
         hosts = environment.get(name, "")
-        if HOST not in hosts:
-            environment[name] = f"{hosts},{HOST}".strip(",")
+        if host not in hosts:
+            environment[name] = f"{hosts},{host}".strip(",")
+    if auth := environment.get("PREFECT_SERVER_API_AUTH_STRING"):
+        environment.setdefault("PREFECT_API_AUTH_STRING", auth)
     return environment
 
 
-def _server_settings(port: int) -> dict[str, str]:
-    return {
-        "PREFECT_SERVER_API_HOST": HOST,
+def _server_settings(wanted: Wanted, host: str, port: int) -> dict[str, str]:
+    asked = {
+        # Five seconds are too few for a busy machine, and a service that can't connect at the start ends the server.
+        "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": os.environ.get(
+            "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT", "60"
+        ),
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": wanted.database,
+        "PREFECT_SERVER_API_AUTH_STRING": wanted.auth,
+    }
+    return {name: value for name, value in asked.items() if value} | {
+        "PREFECT_SERVER_API_HOST": host,
         # Not `--port`: the pages in the browser would still look for the API at the default port.
         "PREFECT_SERVER_API_PORT": str(port),
+        # Wherever the browser is, the API is where it has the pages from.
+        "PREFECT_SERVER_UI_API_URL": "/api",
         # The pages are copied when the server starts; the installation may be read-only.
-        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(_folder() / "ui"),
+        "PREFECT_SERVER_UI_STATIC_DIRECTORY": str(folder() / "ui"),
         "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     }
 
@@ -339,7 +385,7 @@ _settled: set[str] = set()
 """Addresses that this process has put into its environment itself."""
 
 
-def _named() -> str | None:
+def user_server() -> str | None:
     """The address in PREFECT_API_URL, if it is the user who has put it there."""
     url = os.environ.get("PREFECT_API_URL")
     return None if url in _settled else url
@@ -358,24 +404,31 @@ def _settle(url: str) -> None:
         setup_logging(incremental=False)
 
 
-def _folder() -> Path:
+def folder() -> Path:
+    """Where the platform of this home keeps its files."""
     return home() / "prefect"
 
 
 def _file() -> Path:
-    return _folder() / "server.json"
+    return folder() / "server.json"
 
 
 def _log() -> Path:
-    return _folder() / "server.log"
+    return folder() / "server.log"
 
 
-def _ui(url: str) -> str:
+def ui(url: str) -> str:
+    """The address for a browser."""
     return url.removesuffix("/").removesuffix("/api")
 
 
 def _recorded() -> Server | None:
     return read_json(_file())
+
+
+def _reached_at(host: str) -> str:
+    """The name under which this machine reaches a server that listens at `host`."""
+    return {"0.0.0.0": HOST, "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
 
 
 def _free_port() -> int:
@@ -384,24 +437,9 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _last_lines(text: str) -> str:
+def last_lines(text: str) -> str:
+    """The end of a log, for a message."""
     return "\n".join(text.strip().splitlines()[-5:])
-
-
-@contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """Hold a lock, or say that somebody else does."""
-    with system_errors(f"starting the platform in {path.parent}"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SystemTrouble(
-                "The platform is up already.", received=str(home()), remedy="use it, or `make down` first"
-            ) from None
-        yield
 
 
 # --------------------------------------------------------------------------------------------- records of runs
@@ -428,9 +466,9 @@ def await_records(task_runs: Sequence[str]) -> None:
 @cache
 def hold(flow_run: str) -> TextIOWrapper:
     """Mark a flow run as being carried out by this process: a lock that the kernel lets go of, however it ends."""
-    path = _folder() / "alive" / flow_run
+    path = folder() / "alive" / flow_run
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = _folder() / f".{flow_run}"
+    draft = folder() / f".{flow_run}"
     file = draft.open("w")
     fcntl.flock(file, fcntl.LOCK_EX)
     # Nobody must see it before it is locked.
@@ -439,13 +477,13 @@ def hold(flow_run: str) -> TextIOWrapper:
     return file
 
 
-def _bury_the_dead(*, others: bool = False) -> None:
+def bury_the_dead(*, others: bool = False) -> None:
     """Mark flow runs as crashed whose process is gone: nobody else would, they would be *Running* for ever.
 
     Args:
         others: Include those that a worker had taken from the work pool and whose process had not begun yet.
     """
-    dead = [path for path in (_folder() / "alive").glob("*") if not is_held(path)]
+    dead = [path for path in (folder() / "alive").glob("*") if not is_held(path)]
     if not dead and not others:
         return
     from prefect import get_client
@@ -457,7 +495,7 @@ def _bury_the_dead(*, others: bool = False) -> None:
     with get_client(sync_client=True) as client:
         unfinished_flow = filters.FlowRunFilter(state={"type": {"any_": unfinished}})
         for run in client.read_flow_runs(flow_run_filter=unfinished_flow):
-            path = _folder() / "alive" / str(run.id)
+            path = folder() / "alive" / str(run.id)
             if path in dead or (others and run.work_pool_name == POOL and not path.exists()):
                 client.set_flow_run_state(run.id, crashed, force=True)
                 of_run = filters.FlowRunFilter(id={"any_": [run.id]})

@@ -49,14 +49,15 @@ def for_fan_outs(elsewhere: Callable[[Call], Call], limit: int) -> Stages:
     """
     plain = Stages.plain()
 
-    def quiet(stage: Call, hours: float) -> Call:
+    def quiet(stage: Call, hours: float, *, accelerated: bool = True) -> Call:
         # Prefect can't end a task in a thread, and warns of each that it could not.
-        return as_task(stage, shows=nothing, timeout=hours * HOUR if limit == 1 else None)
+        timeout = hours * HOUR if limit == 1 else None
+        return as_task(stage, shows=nothing, timeout=timeout, accelerated=accelerated)
 
     return replace(
         STAGES,
         train=quiet(elsewhere(plain.train), 72),
-        cross_validate=quiet(plain.cross_validate, 1),
+        cross_validate=quiet(plain.cross_validate, 1, accelerated=False),
         evaluate=quiet(elsewhere(plain.evaluate), 6),
     )
 

@@ -28,4 +28,4 @@ def curve(job: Job, model: Artifact) -> None:
     showing.markdown(job, f"curve-{fold}" if fold else "curve", text, "How the loss and the metrics went")
 
 
-train = as_task(stage, shows=curve, timeout=72 * HOUR)
+train = as_task(stage, shows=curve, timeout=72 * HOUR, accelerated=True)

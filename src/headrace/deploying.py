@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from headrace import projects
+from headrace import projects, watching
 from headrace.errors import ConfigError
 from headrace.pages import plain
 from headrace.spec import Pipeline
@@ -59,6 +59,7 @@ def deployments_of(pipelines: Sequence[Pipeline]) -> str:
                 "deployments.yaml.j2",
                 name=pipeline.name,
                 title=pipeline.title,
+                resource=watching.resource(pipeline.name),
                 retrain=deploy.retrain,
                 when={"nightly": "night", "weekly": "week"}.get(deploy.retrain or ""),
                 cron=f"{minute} {hour % 24} * * {'*' if deploy.retrain == 'nightly' else '0'}",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.artifacts import Artifact, write_json
 from headrace.bundling.signatures import own_answer
+from headrace.distances import divergence, kolmogorov_smirnov, largest_share, stability_index, wasserstein
 from headrace.errors import DataError, StageFailed
 from headrace.jobs import Job
 from headrace.preprocessing import declared, raw_batches
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from headrace.describing.described import Aligned, FeatureStatistics, Statistics
-    from headrace.measuring.tasks import Measures
+    from headrace.measuring.tasks import Facts, Measures
     from headrace.records.inputs import Info
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ VALUES = 100
 ROUNDING = 1e-6
 """Distances up to this one are nothing but rounding: the least threshold."""
 RARE_DRAWS = 20_000
-"""Samples from which the count of values out of range is learned: it is whole numbers, so its tail can't be fitted."""
+"""Samples from which counts of rare values are learned: they are whole numbers, so that their tails can't be fitted."""
 
 
 @stage(
@@ -78,7 +79,7 @@ def _check(job: Job, batches: Iterable[pa.RecordBatch], records: Artifact, bundl
 
     statistics = Statistics.from_json(records.json("statistics.json"))
     features = job.origin.features
-    score = _score(job, records, bundle) if bundle else None
+    score = scored(job, records, bundle.path / "saved_model") if bundle else None
     if score:
         batches = score.watching(batches)
     found = compare(batches, features, statistics, job.settings.monitor, job.seed)
@@ -107,8 +108,9 @@ def compare(
 
     The distance is that of Jensen and Shannon (0: equal, 1: nothing in common), over the quantile buckets of the
     training split; where a column has few distinct values, over these. A column counts as drifted if the distance is
-    larger than chance explains for two samples of these sizes from one distribution, or if more values are out of the
-    training split's range than chance explains. Chance is bounded over all columns together (`settings.false_alarms`).
+    larger than chance explains for two samples of these sizes from one distribution, or a single category has become
+    more or less frequent, or if more values are out of the training split's range, or more or fewer are missing.
+    Chance is bounded over all columns together (`settings.false_alarms`).
 
     Args:
         batches: New data, read once. Features that are not there are not compared (and reported, unless targets);
@@ -119,8 +121,9 @@ def compare(
         seed: Seed of the draws that thresholds are learned from.
 
     Returns:
-        rows, drifted, columns (feature, column, distance, threshold, drifted, and of reference and current the mean,
-        standard deviation and share of values out of range), anomalies (severity, feature, column, text).
+        rows, drifted, columns (feature, column, distance, threshold, drifted, because: in what, distances: the same by
+        other formulas, and of reference and current the mean, standard deviation, share of values out of range and
+        share of missing ones), anomalies (severity, feature, column, text).
 
     Raises:
         DataError: There are no rows.
@@ -169,8 +172,8 @@ def moved(current: Statistics, statistics: Statistics, settings: Monitor, seed: 
         # Numbers of classes are compared one by one, not by their size.
         if not (aspect.numbers and new.tallies and aspect.what not in new.measures)
     ]
-    # Two tests for each; none of them may cry wolf, all together, more often than was asked for.
-    chance = settings.false_alarms / max(len(aspects), 1) / 2
+    # Four tests for each; none of them may cry wolf, all together, more often than was asked for.
+    chance = settings.false_alarms / max(len(aspects), 1) / 4
     most_outside = _most_outside(random, statistics.rows, current.rows, chance)
     columns = []
     for name, aspect in aspects:
@@ -180,15 +183,24 @@ def moved(current: Statistics, statistics: Statistics, settings: Monitor, seed: 
         # Of many values from one example each tells less than one from another: they count as one.
         distance, threshold = _distance(random, *shares, min(then, old.rows), min(now, new.rows), chance)
         outside = _outside(aspect) if aspect.numbers and then <= old.rows else 0
+        gaps = [_gaps(found, aspect.what) for found in (old, new)]
+        found = {
+            "values": distance > threshold,
+            "one value": not aspect.numbers and _one_moved(*shares, min(then, old.rows), min(now, new.rows), chance),
+            "range": outside > most_outside,
+            "missing": _unlike(random, gaps[0], old.rows, gaps[1], new.rows, chance),
+        }
         columns.append(
             {
                 "feature": name,
                 "column": _label(name, aspect.what, old),
                 "distance": distance,
                 "threshold": threshold,
-                "drifted": distance > threshold or outside > most_outside,
-                "reference": _moments(old, aspect.what, 0.0),
-                "current": _moments(new, aspect.what, outside / max(now, 1)),
+                "drifted": any(found.values()),
+                "because": [what for what, moved in found.items() if moved],
+                "distances": {"jensen_shannon": distance, **_others(aspect, *shares)},
+                "reference": _moments(old, aspect.what, 0.0, gaps[0]),
+                "current": _moments(new, aspect.what, outside / max(now, 1), gaps[1]),
             }
         )
     return columns
@@ -201,12 +213,32 @@ def _label(name: str, what: str, found: FeatureStatistics) -> str:
     return name if what in ("values", "all positions") else f"{what} of {name}"
 
 
-def _moments(found: FeatureStatistics, what: str, outside: float) -> dict[str, float | None]:
+def _moments(found: FeatureStatistics, what: str, outside: float, gaps: float) -> dict[str, float | None]:
     series = found.series.get(what) or found.measures.get(what)
     if what == "all positions":
         series = found.whole
     values = {"mean": series.mean, "std": series.std} if series else {"mean": math.nan, "std": math.nan}
-    return {name: None if math.isnan(value) else value for name, value in {**values, "outside": outside}.items()}
+    values |= {"outside": outside, "missing": gaps}
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+def _gaps(found: FeatureStatistics, what: str) -> float:
+    """The share of values that are missing, of a column or of all positions together."""
+    at = found.names.index(what) if what in found.names and len(found.names) == found.missing.size else slice(None)
+    missing = int(found.missing.reshape(-1)[at].sum())
+    return missing / max(missing + int(found.count.reshape(-1)[at].sum()), 1)
+
+
+def _unlike(random: np.random.Generator, then: float, known: int, now: float, new: int, chance: float) -> bool:
+    """Whether two shares, of so many rows each, differ by more than chance explains."""
+    import numpy as np
+
+    if then == now:
+        return False
+    # What the share may truly be, as far as the known rows tell (Jeffreys); and how many are to be expected then.
+    share = random.beta(then * known + 0.5, (1 - then) * known + 0.5, RARE_DRAWS)
+    few, many = np.quantile(random.binomial(new, share), [chance / 2, 1 - chance / 2], method="nearest")
+    return not few <= now * new <= many
 
 
 def _shares(aspect: Aligned, buckets: int) -> tuple[np.ndarray, np.ndarray]:
@@ -234,6 +266,36 @@ def _shares(aspect: Aligned, buckets: int) -> tuple[np.ndarray, np.ndarray]:
     return then / max(then.sum(), 1), now / max(now.sum(), 1)
 
 
+def _one_moved(expected: np.ndarray, found: np.ndarray, then: int, now: int, chance: float) -> bool:
+    """Whether a single value has become more or less frequent than chance explains: of many, the distance sees it late.
+
+    Of all rows that have a value each is one of the new ones with the same probability.
+    """
+    import numpy as np
+    from scipy.special import bdtr, bdtrc
+
+    # The last place is that of all others: what was never seen before is the distance's business.
+    before, after = (np.rint(s[:-1] * rows).astype(np.int64) for s, rows in ((expected, then), (found, now)))
+    if not len(before) or not now:
+        return False
+    part = now / max(then + now, 1)
+    rare = np.minimum(bdtr(after, before + after, part), bdtrc(after - 1, before + after, part))
+    return float(rare.min()) < chance / len(before) / 2
+
+
+def _others(aspect: Aligned, expected: np.ndarray, found: np.ndarray) -> dict[str, float]:
+    """The distance by other formulas, for those who know their values: of buckets, and of numbers place by place."""
+    import numpy as np
+
+    told = {"stability_index": stability_index(expected, found), "l_infinity": largest_share(expected, found)}
+    then, now = aspect.then.sum(), aspect.now.sum()
+    if aspect.numbers and then and now:
+        p, q = aspect.then / then, aspect.now / now
+        told["kolmogorov_smirnov"] = kolmogorov_smirnov(p, q)
+        told["wasserstein"] = wasserstein(p, q, np.asarray(aspect.places))
+    return {name: float(value) for name, value in told.items()}
+
+
 def _outside(aspect: Aligned) -> int:
     """How many of the new values lie below or above all known ones."""
     import numpy as np
@@ -255,19 +317,6 @@ def _distance(
     threshold = max(math.sqrt(_upper_quantile(drawn, chance)), ROUNDING)
     # Where every value is missing nothing is left in common.
     return float(np.sqrt(divergence(expected, found))) if now else 1.0, threshold
-
-
-def divergence(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """The Jensen–Shannon divergence of distributions along the last axis, in bits: 0 to 1."""
-    import numpy as np
-
-    middle = (p + q) / 2
-
-    def towards_the_middle(x: np.ndarray) -> np.ndarray:
-        # Where x is 0 it adds nothing; the 1 only keeps the logarithm quiet.
-        return np.sum(x * np.log2(np.where(x > 0, x, 1) / np.where(x > 0, middle, 1)), axis=-1)
-
-    return np.maximum((towards_the_middle(p) + towards_the_middle(q)) / 2, 0)
 
 
 def _upper_quantile(drawn: np.ndarray, chance: float) -> float:
@@ -304,20 +353,26 @@ def _most_outside(random: np.random.Generator, known: int, new: int, chance: flo
 # -------------------------------------------------------------------------------------------------- metric
 
 
-def _score(job: Job, records: Artifact, bundle: Artifact) -> _Score | None:
-    """What scores an exported model; None where nothing of it can be right or wrong."""
+def scored(job: Job, records: Artifact, model: Path) -> Score | None:
+    """What scores an exported model; None where nothing of it can be right or wrong.
+
+    Args:
+        job: What it was trained by.
+        records: The finished folder of `preprocess`.
+        model: The folder of the SavedModel.
+    """
     from headrace.evaluating import measures_of
     from headrace.preprocessing import learned_function
     from headrace.records.inputs import read_info
 
-    info, folder = read_info(records.path), bundle.path / "saved_model"
-    if job.task == "own" or not info.named("target") or not folder.is_dir():
+    info = read_info(records.path)
+    if job.task == "own" or not info.named("target") or not model.is_dir():
         return None
     prepare = learned_function(job, records, of_rows=True)
-    return _Score(folder, job.origin.features, measures_of(job, info), prepare, info)
+    return Score(model, job.origin.features, measures_of(job, info), prepare, info)
 
 
-class _Score:
+class Score:
     """The metric that decides, of the exported model on raw features, where the targets are there.
 
     Args:
@@ -341,10 +396,11 @@ class _Score:
         # The signature does not keep what it belongs to alive.
         self._model = tf.saved_model.load(str(folder))
         self._serve = self._model.signatures[own_answer(self._model.signatures)]
-        self._features, self._measures, self._prepare = features, measures, prepare
+        self.measures = measures
+        self._features, self._prepare = features, prepare
         self._info = info
         self._rows: list[tuple[dict[str, Any], dict[str, Any]]] = []
-        self._facts: list[Mapping[str, Any]] = []
+        self._facts: list[Facts] = []
         lacking = [name for name in measures.tasks if name not in self._serve.structured_outputs]
         if lacking:
             raise StageFailed(
@@ -371,13 +427,13 @@ class _Score:
         values = to_arrays(batch, self._features)
         given = {name: values[name] for name, feature in self._features.items() if feature.role == "input"}
         prepared = self._prepare({name: to_tensor(found) for name, found in values.items()})
-        truth = {name: prepared[name].numpy() for name in self._measures.tasks}
+        truth = {name: prepared[name].numpy() for name in self.measures.tasks}
         if self._info.windows:
             # A window may begin in one batch and end in another.
             self._rows.append((given, truth))
             return
         answers = self._serve(**{name: tf.constant(array) for name, array in sent(given).items()})
-        self._facts.append(self._measures.facts(truth, {name: answers[name].numpy() for name in truth}))
+        self._facts.append(self.measures.facts(truth, {name: answers[name].numpy() for name in truth}))
 
     def _cut(self) -> None:
         """Ask for a forecast from each window of the rows that have passed."""
@@ -400,16 +456,23 @@ class _Score:
             some = slice(first, first + CUT)
             answers = self._serve(**{name: tf.constant(np.asarray(v[some])) for name, v in inputs.items()})
             told = {name: np.asarray(values[some]) for name, values in targets.items()}
-            self._facts.append(self._measures.facts(told, {name: answers[name].numpy() for name in told}))
+            self._facts.append(self.measures.facts(told, {name: answers[name].numpy() for name in told}))
+
+    @property
+    def facts(self) -> Facts | None:
+        """What the metrics are made of, example by example, or None if no targets were there."""
+        from headrace.measuring.tasks import joined
+
+        self._cut()
+        return joined(self._facts) if self._facts else None
 
     @property
     def result(self) -> dict[str, Any] | None:
         """The metric, or None if no targets were there."""
-        from headrace.measuring.tasks import examples, joined
+        from headrace.measuring.tasks import examples
 
-        self._cut()
-        if not self._facts:
+        facts = self.facts
+        if facts is None:
             return None
-        facts = joined(self._facts)
-        metric = self._measures.primary
-        return {"metric": metric, "value": float(self._measures.measure(facts)[metric]), "rows": examples(facts)}
+        metric = self.measures.primary
+        return {"metric": metric, "value": float(self.measures.measure(facts)[metric]), "rows": examples(facts)}

@@ -398,7 +398,8 @@ class Train(Spec):
     """Where batches come from: arrays in memory, or records read while training goes on; `auto`: memory where they fit.
     Both give the same batches."""
     precision: Literal["float32", "mixed_float16", "mixed_bfloat16"] = "float32"
-    """Keras' dtype policy: what layers compute in. Weights are float32 in any case."""
+    """Keras' dtype policy: what layers compute in while they are trained. Weights are float32 in any case, and what is
+    saved computes in float32."""
     seeds: Literal["off", "seeded", "strict"] = "seeded"
     """`strict` also forbids every operation whose result may differ between runs on the same machine; `off` draws a new
     seed for each training."""

@@ -330,8 +330,8 @@ _programs: dict[str, Program] = {}
 _programs_lock = threading.Lock()
 
 
-def _built(job: Job, records: Artifact, seed: int, scope: Any) -> keras.Model:
-    """The workload's model with initial weights of this seed."""
+def _built(job: Job, records: Artifact, seed: int, scope: Any, policy: str | None = None) -> keras.Model:
+    """The workload's model with initial weights of this seed, computing as the settings say, or by another policy."""
     import contextlib
 
     import keras
@@ -344,7 +344,7 @@ def _built(job: Job, records: Artifact, seed: int, scope: Any) -> keras.Model:
     keras.backend.clear_session(free_memory=False)
     keras.utils.set_random_seed(seed)
     try:
-        with scope or contextlib.nullcontext(), precision(job.settings.train.precision):
+        with scope or contextlib.nullcontext(), precision(policy or job.settings.train.precision):
             return _model(job, records, features)
     except Exception as error:
         raise StageFailed(
@@ -394,7 +394,8 @@ def _program(
     )
     with _programs_lock:
         program = _programs.pop(key, None)
-    fresh = _built(job, records, seed, None)
+    # Sixteen bits are for training: the weights have 32 all the time, and formats for other machines know no others.
+    fresh = _built(job, records, seed, None, "float32")
     _call_once(fresh, sample)
     _begin(fresh, settings, room, start)
     if program is None:

@@ -227,7 +227,7 @@ class TestRequests:
             (("plan", "tinny"), "There is no workload `tinny`: did you mean `tiny`?"),
             (("show", "tinny"), "There is no workload `tinny`: did you mean `tiny`?"),
             (("report", "tinny"), "There is no workload `tinny`: did you mean `tiny`?"),
-            (("monitor", "tiny"), "Missing option '--input'"),
+            (("monitor", "tiny"), "There is no line `tiny` in the registry"),
             (("registry", "show", "tiny"), "There is no line in the registry `tiny`"),
             (("registry", "rollback", "tiny"), "There is no line in the registry `tiny`"),
         ],
@@ -358,7 +358,8 @@ class TestMonitor:
 
         asked: list[Any] = []
         moments = {"mean": 1.5, "std": 0.5}
-        column = {"column": "ROOMS", "distance": 0.4, "threshold": 0.2, "reference": moments, "current": moments}
+        column = {"column": "ROOMS", "distance": 0.4, "threshold": 0.2, "because": ["values"]}
+        column |= {"reference": moments, "current": moments}
         anomaly = {"severity": "warning", "text": "AGE has values out of range"}
         found = {"rows": 9, "anomalies": [anomaly], "metric": {"metric": "mae", "value": 2.25, "rows": 9}}
 
@@ -422,36 +423,6 @@ class TestRegistry:
     def test_rolls_back(self, headrace: Headrace, line: str) -> None:
         assert headrace("registry", "rollback", line).out == "tiny: version 1 is blessed again, in place of 2\n"
         assert headrace("registry", "show", line).out.startswith("tiny version 1 (blessed)")
-
-
-class TestPlatform:
-    @pytest.mark.parametrize(
-        ("action", "answer", "words"),
-        [
-            ("up", None, ""),
-            ("down", True, "stopped\n"),
-            ("down", False, "there was nothing to stop\n"),
-            (
-                "status",
-                {"runs": True, "ui": "http://here", "pid": 7, "log": None},
-                "running at http://here\n  pid: 7\n",
-            ),
-            ("status", {"runs": False, "ui": None, "pid": None, "log": "l"}, "not running\n  log: l\n"),
-        ],
-    )
-    def test_asks_the_application(
-        self,
-        headrace: Headrace,
-        project: Path,
-        monkeypatch: pytest.MonkeyPatch,
-        action: str,
-        answer: Any,
-        words: str,
-    ) -> None:
-        monkeypatch.setitem(sys.modules, "tasks", SimpleNamespace(__path__=[]))
-        monkeypatch.setitem(sys.modules, "tasks.server", SimpleNamespace(**{action: lambda: answer}))
-        result = headrace("platform", action)
-        assert (result.code, result.out) == (0, words)
 
 
 class TestVerbosity:

@@ -17,7 +17,7 @@ from headrace.spec import Deploy, Pipeline
 from headrace.syncing import stale, sync
 
 ROOT = Path(__file__).resolve().parents[2]
-ANCHORS = "definitions:\n  pool: &pool {}\n  in_turn: &in_turn {}\n  smoke: &smoke {}\n"
+ANCHORS = "definitions:\n  pool: &pool {}\n  in_turn: &in_turn {}\n  smoke: &smoke {}\n  drift: &drift {within: 7}\n"
 FRAME = f"# mine\n{ANCHORS}deployments:\n{BEGIN}old\n{END}end: 1\n"
 
 
@@ -45,7 +45,7 @@ def test_everything_outside_of_the_place_stays_as_it_was(application: Path) -> N
     before, after = FRAME.split(f"{BEGIN}old\n{END}")
     assert text.startswith(before + BEGIN)
     assert text.endswith(END + after)
-    assert [one["name"] for one in yaml.safe_load(text)["deployments"]] == ["weekly", "smoke"]
+    assert [one["name"] for one in yaml.safe_load(text)["deployments"]] == ["weekly", "on-drift", "smoke"]
 
 
 def test_a_second_time_nothing_is_written(application: Path) -> None:
@@ -75,9 +75,20 @@ def test_a_workload_is_retrained_as_its_file_says(project: Path) -> None:
     plans = [Deploy(retrain="nightly", data="auto"), Deploy(), Deploy(retrain=None)]
     text = deployments_of([pipeline.model_copy(update={"deploy": deploy}) for deploy in plans])
     found = yaml.safe_load(FRAME.replace("old\n", text))["deployments"]
-    assert [one["name"] for one in found] == ["nightly", "smoke", "weekly", "smoke", "smoke"]
+    names = ["nightly", "on-drift", "smoke", "weekly", "on-drift", "smoke", "on-drift", "smoke"]
+    assert [one["name"] for one in found] == names
     assert [one["schedules"][0]["cron"] for one in found if "schedules" in one] == ["0 1 * * *", "20 1 * * 0"]
     assert [one["parameters"].get("data") for one in found if "schedules" in one] == ["auto", "real"]
+
+
+def test_a_workload_is_retrained_when_its_own_data_have_drifted(project: Path) -> None:
+    text = deployments_of([projects.load("tiny")])
+    found = yaml.safe_load(FRAME.replace("old\n", text))["deployments"]
+    (one,) = [one for one in found if "triggers" in one]
+    (trigger,) = one["triggers"]
+    assert (one["name"], one["parameters"]) == ("on-drift", {"variant": "plain", "data": "real"})
+    assert trigger["match"] == {"prefect.resource.id": "headrace.workload.tiny"}
+    assert trigger["within"] == 7, "the cool-down stands in one place for all"
 
 
 def test_a_variant_that_is_not_there_is_refused(project: Path) -> None:

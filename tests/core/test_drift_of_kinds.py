@@ -42,6 +42,11 @@ class TestCategories:
     def test_drift_where_many_are_new(self) -> None:
         assert drifted(CATEGORY, words(500, 0, PORTS), words(200, 1, {"S": 0.6, "C": 0.2, "X": 0.2})) == ["x"]
 
+    def test_drift_where_one_of_many_is_nearly_twice_as_frequent(self) -> None:
+        hours = {f"{hour:02}": 0.05 for hour in range(20)}
+        now = {**dict.fromkeys(hours, 0.91 / 19), "17": 0.09}
+        assert drifted(CATEGORY, words(5000, 0, hours), words(1000, 1, now)) == ["x"]
+
     def test_may_have_one_that_was_never_seen(self) -> None:
         now = words(100, 1, {"JPEG": 1.0})
         now[7] = b"PNG"

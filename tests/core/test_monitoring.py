@@ -11,9 +11,10 @@ import pytest
 
 from headrace.artifacts import Artifact
 from headrace.describing.summaries import summarise
+from headrace.distances import divergence
 from headrace.errors import DataError, StageFailed
 from headrace.jobs import Job
-from headrace.monitoring import check_file, compare, divergence, in_words, monitor
+from headrace.monitoring import check_file, compare, in_words, monitor
 from headrace.preprocessing import preprocess
 from headrace.readers.batches import batches, to_arrays
 from headrace.spec import Column, Feature, Monitor
@@ -104,6 +105,24 @@ class TestDrift:
         assert ("error", "normal: 100 of 100 values are missing (100.0%); none may be") in [
             (a["severity"], a["text"]) for a in found["anomalies"]
         ]
+
+    def test_is_found_where_a_tenth_of_the_values_is_missing(self) -> None:
+        new = sample(1000, seed=1)
+        new["facts"][::10, 0] = np.nan
+        column = held_against(new, sample(400, seed=0))["columns"][0]
+        assert (column["because"], column["current"]["missing"]) == (["missing"], 0.1)
+
+    def test_is_found_where_values_are_missing_no_more(self) -> None:
+        known = sample(400, seed=0)
+        known["facts"][::10, 0] = np.nan
+        column = held_against(sample(1000, seed=1), known)["columns"][0]
+        assert (column["because"], column["reference"]["missing"]) == (["missing"], 0.1)
+
+    def test_is_not_claimed_where_about_as_many_are_missing(self) -> None:
+        known, new = sample(400, seed=0), sample(1000, seed=1)
+        known["facts"][::10, 0] = np.nan
+        new["facts"][:115, 0] = np.nan
+        assert drifted(held_against(new, known)) == []
 
     def test_of_one_row_is_not_claimed(self) -> None:
         assert not any(held_against(sample(1, seed), sample(400, seed=0))["drifted"] for seed in range(20))

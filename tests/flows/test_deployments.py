@@ -8,22 +8,26 @@ import inspect
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 import pytest
 import yaml
 from prefect import Flow
+from prefect.events.schemas.deployment_triggers import DeploymentTriggerTypes
+from prefect.events.schemas.events import Resource
 from prefect.flows import load_flow_from_entrypoint
+from pydantic import TypeAdapter
 
 import flows
-from headrace import ensembling, projects, studying, tuning
+from headrace import ensembling, projects, studying, tuning, watching
 from headrace.jobs import resolve
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEPLOYMENTS: list[dict[str, Any]] = yaml.safe_load((PROJECT / "prefect.yaml").read_text())["deployments"]
 WORKLOADS = projects.names()
-FLOWS = [*WORKLOADS, *flows.FAN_OUTS]
+FLOWS = [*WORKLOADS, *flows.FAN_OUTS, *flows.OVER_ALL]
 
 each_deployment = pytest.mark.parametrize(
     "deployment", DEPLOYMENTS, ids=[f"{d['entrypoint'].partition(':')[2]}/{d['name']}" for d in DEPLOYMENTS]
@@ -79,7 +83,9 @@ def test_the_parameters_of_a_deployment_are_accepted(deployment: dict[str, Any])
     assert set(given) <= set(inspect.signature(flow).parameters)
     complete = {name: p.default for name, p in inspect.signature(flow).parameters.items()} | given
     accepted = flow.validate_parameters(complete)
-    if name in flows.FAN_OUTS:
+    if name in flows.OVER_ALL:
+        assert set(given.values()) <= {"smoke", "synthetic"}
+    elif name in flows.FAN_OUTS:
         del accepted["at_once"]
         plans = {"study": studying.plan, "tune": tuning.plan, "ensemble": ensembling.plan}
         plans[name](**{key: value for key, value in accepted.items() if value is not None})
@@ -99,8 +105,30 @@ def test_a_deployment_waits_its_turn_in_the_projects_pool_and_names_no_machine(d
 
 def test_no_two_deployments_start_at_the_same_time() -> None:
     times = [schedule["cron"] for deployment in DEPLOYMENTS for schedule in deployment.get("schedules", [])]
+    minutes = [cron.split()[0] for cron in times if cron.split()[1] == "*"]
 
     assert len(set(times)) == len(times)
+    assert not {cron.split()[0] for cron in times if cron.split()[1] != "*"} & set(minutes)
+
+
+@each_workload
+def test_what_monitor_says_of_drift_starts_the_retrain_of_this_workload_alone(workload: str) -> None:
+    (deployment,) = [
+        d for d in DEPLOYMENTS if d["entrypoint"] == f"flows/{workload}.py:{workload}" and d["name"] == "on-drift"
+    ]
+    (spec,) = deployment["triggers"]
+    trigger = TypeAdapter(DeploymentTriggerTypes).validate_python(spec)
+
+    def covers(event: str, about: str) -> bool:
+        seen = Resource({"prefect.resource.id": about})
+        return event in trigger.expect and trigger.match.matches(seen)
+
+    assert covers(watching.DRIFTED, watching.resource(workload))
+    assert not covers(watching.ROLLED_BACK, watching.resource(workload))
+    assert not covers(watching.DRIFTED, watching.resource("another"))
+    assert (trigger.posture.value, trigger.threshold) == ("Reactive", 1)
+    assert trigger.within >= timedelta(hours=1), "a cool-down"
+    assert set(trigger.parameters or {}) <= set(inspect.signature(flow_of(workload)).parameters)
 
 
 @each_workload

@@ -242,7 +242,9 @@ def test_preprocess_works_on_the_inputs_alone(case: Case) -> None:
 
 
 @pytest.mark.parametrize(("name", "variant"), KINDS, ids=map("-".join, KINDS))
-def test_the_model_takes_the_records_and_learns_a_step(name: str, variant: str, twins: Twins) -> None:
+def test_the_model_takes_the_records_and_learns_a_step(
+    name: str, variant: str, twins: Twins, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from headrace.engine.epochs import Program
     from headrace.engine.feeding import Split
     from headrace.engine.loops import Start
@@ -273,6 +275,7 @@ def test_the_model_takes_the_records_and_learns_a_step(name: str, variant: str, 
     make = job.function("loop")
 
     if make:
+        monkeypatch.setattr(Start, "notes", {n: v for n, v in values.items() if features[n].role == "note"})
         loop = make(Start(model, split, None, features, settings, seed=0), **job.settings.loop)
         before = [weight.numpy() for weight in model.trainable_variables]
         figures = list(loop.advance(0).values())

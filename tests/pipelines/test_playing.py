@@ -10,7 +10,7 @@ import pytest
 
 from headrace import Feature
 from headrace.jobs import resolve
-from pipelines.sources.games import CARTPOLE_GAME, Game, at_random, begins
+from pipelines._games import CARTPOLE_GAME, Game, at_random, begins
 
 
 class Counting:

@@ -286,7 +286,10 @@ def numbers(values: Any, feature: Feature) -> Array:
 
 def pixels(value: Any, mask: bool) -> Array:
     """An image or a mask of 16 × 16: brightness and colours, or what is in the foreground."""
-    image = Image.open(io.BytesIO(value)) if isinstance(value, bytes) else Image.fromarray(value[..., 0])
+    if isinstance(value, bytes):
+        image: Image.Image = Image.open(io.BytesIO(value))
+    else:
+        image = Image.fromarray(value[..., 0] if value.shape[-1] == 1 else value)
     if mask:
         return (np.asarray(image.resize((16, 16), Image.Resampling.NEAREST)) == 1).reshape(-1)
     return np.asarray(image.convert("RGB").resize((16, 16), Image.Resampling.BILINEAR)).reshape(-1)

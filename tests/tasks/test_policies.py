@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextvars
 import logging
+import random
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import flow
+from prefect import flow, get_client
+from prefect.concurrency.sync import concurrency
 from prefect.states import State
+from prefect.utilities import math
+from websockets.asyncio import connection
 
 from headrace.artifacts import Artifact
 from headrace.console import progress
@@ -18,7 +25,7 @@ from headrace.errors import DataError, HeadraceError, StageFailed, Unavailable
 from headrace.jobs import Job
 from headrace.running import Summary
 from tasks import policies
-from tasks.policies import as_task, concluded, counted, flow_run_name, source_of
+from tasks.policies import ACCELERATOR, as_task, concluded, counted, flow_run_name, source_of
 from tasks.server import await_records
 from tests.conftest import JobFactory
 from tests.harness import Server
@@ -97,6 +104,39 @@ def test_the_graph_shows_what_was_made_of_what_and_nothing_else(job: JobFactory,
     names = {run["id"]: run["name"] for run in runs}
     inputs = [{names[given["id"]] for part in run["task_inputs"].values() for given in part} for run in runs]
     assert inputs == [set(), {"preprocess"}, {"preprocess"}, {"train · fold 1 of 2", "train · fold 2 of 2"}]
+
+
+def test_what_computes_with_a_model_waits_for_a_place_where_places_are_limited(
+    job: JobFactory, prefect_server: Server
+) -> None:
+    begun, trained = threading.Event(), threading.Event()
+    download, train = staged("download", begun.set), staged("train", trained.set, accelerated=True)
+
+    def stages() -> None:
+        download(job())
+        train(job())
+
+    with get_client(sync_client=True) as client, ThreadPoolExecutor() as pool:
+        client.create_concurrency_limit(ACCELERATOR, 1)
+        try:
+            with concurrency(f"tag:{ACCELERATOR}", timeout_seconds=30):
+                waiting = pool.submit(contextvars.copy_context().run, carried_out, stages)
+                assert begun.wait(30)
+                assert not trained.wait(3)
+            state = waiting.result(60)
+        finally:
+            client.delete_concurrency_limit_by_tag(ACCELERATOR)
+
+    assert state.is_completed()
+    assert trained.is_set()
+
+
+def test_nothing_waits_where_no_limit_is_set(job: JobFactory, prefect_server: Server) -> None:
+    state = carried_out(lambda: staged("train", accelerated=True)(job()) and None)
+
+    assert state.is_completed()
+    (run,) = prefect_server.task_runs(flow_run_of(state))
+    assert set(run["tags"]) == {"headrace", "train", ACCELERATOR}
 
 
 class Failing:
@@ -182,6 +222,20 @@ def test_another_attempt_is_announced_by_the_problem_alone(
     (line,) = [line.getMessage() for line in lines if "Retry 1/1" in line.getMessage()]
     assert "'no way'" in line
     assert "a cable" not in line
+
+
+def test_what_prefect_draws_by_lot_changes_nothing_that_a_stage_draws() -> None:
+    random.seed(7)
+    alone = [random.random() for _ in range(3)]
+
+    random.seed(7)
+    drawn = []
+    for _ in range(3):
+        drawn.append(random.random())
+        math.poisson_interval(1.0)
+        connection.random.getrandbits(32)
+
+    assert drawn == alone
 
 
 def test_a_stage_that_takes_too_long_is_given_up(job: JobFactory, harness: str) -> None:

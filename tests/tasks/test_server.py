@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from headrace.artifacts import home, read_json
-from headrace.errors import SystemTrouble
+from headrace.errors import ConfigError, SystemTrouble
 from headrace.running import born
 from tasks import server
 from tests.harness import Server
@@ -118,7 +118,8 @@ def test_a_server_of_the_users_is_used(harness: str, headrace_home: Path, monkey
     monkeypatch.setenv("PREFECT_API_URL", harness)
 
     assert server.ensure() == harness
-    assert server.status() == {"runs": True, "url": harness, "ui": harness[:-4], "pid": None, "log": None}
+    unknown = {"pid": None, "log": None, "database": None}
+    assert server.status() == {"runs": True, "url": harness, "ui": harness[:-4], **unknown}
     assert not (headrace_home / "prefect" / "server.json").exists()
 
 
@@ -159,7 +160,7 @@ def test_a_run_that_was_killed_is_marked_as_crashed_and_one_that_lives_is_not(pr
         runs[0].kill()
         runs[0].wait()
 
-        server._bury_the_dead()
+        server.bury_the_dead()
 
         assert states(prefect_server, alive) == [("Crashed", ["Crashed"]), ("Running", ["Running"])]
         assert len(list((home() / "prefect" / "alive").iterdir())) == 1
@@ -177,36 +178,86 @@ def states(prefect_server: Server, flow_runs: set[str]) -> list[tuple[str, list[
     )
 
 
+# ------------------------------------------------------------------------------------- what is asked of a server
+
+
+OPEN = {"PREFECT_SERVER_API_HOST": "0.0.0.0"}
+SECRET = {"PREFECT_API_AUTH_STRING": "me:hush"}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Callable[..., server.Wanted]:
+    """What variables ask of the project's own server."""
+
+    def ask(**variables: str) -> server.Wanted:
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        return server.Wanted.of_environment()
+
+    return ask
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.7", "a-machine.example.org"])
+def test_a_server_that_others_can_reach_needs_a_password(asked: Callable[..., server.Wanted], host: str) -> None:
+    with pytest.raises(ConfigError, match="needs a password"):
+        asked(PREFECT_SERVER_API_HOST=host)
+
+    assert asked(PREFECT_SERVER_API_HOST=host, **SECRET).auth == "me:hush"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1"])
+def test_a_server_of_this_machine_only_needs_none(asked: Callable[..., server.Wanted], host: str) -> None:
+    assert asked(PREFECT_SERVER_API_HOST=host).host == host
+
+
+@pytest.mark.parametrize("auth", ["hush", ":hush", "hush:"])
+def test_half_a_password_is_refused_and_not_repeated(asked: Callable[..., server.Wanted], auth: str) -> None:
+    with pytest.raises(ConfigError, match="no user and password") as caught:
+        asked(PREFECT_API_AUTH_STRING=auth)
+
+    assert "hush" not in str(caught.value)
+
+
+def test_what_is_no_port_is_refused(asked: Callable[..., server.Wanted]) -> None:
+    with pytest.raises(ConfigError, match="no port"):
+        asked(PREFECT_SERVER_API_PORT="70000")
+
+
+@pytest.mark.parametrize(
+    ("given", "used", "shown"),
+    [
+        ("postgresql://me:hush@db:5433/prefect", "postgresql+asyncpg://me:hush@db:5433/prefect", "db:5433/prefect"),
+        ("postgres://db/prefect", "postgresql+asyncpg://db/prefect", "db/prefect"),
+        ("sqlite+aiosqlite:////data/prefect.db", "sqlite+aiosqlite:////data/prefect.db", "/data/prefect.db"),
+    ],
+)
+def test_a_database_gets_its_driver_and_is_shown_without_password(given: str, used: str, shown: str) -> None:
+    assert server.with_driver(given) == used
+    assert server.without_password(used).endswith(f"://{shown}")
+
+
+def test_a_server_that_runs_otherwise_than_asked_is_told_apart() -> None:
+    running = {"url": "http://127.0.0.1:4200/api", "host": "127.0.0.1", "database": "SQLite", "auth": False}
+    alike = server.Wanted(host=None, port=4200, database=None, auth=None)
+    other = server.Wanted(host="0.0.0.0", port=4201, database="postgresql+asyncpg://me:x@db/p", auth="me:hush")
+
+    assert alike.unlike(running) == []
+    assert [what for what, _, _ in other.unlike(running)] == ["host", "port", "database", "password"]
+    assert "hush" not in str(other.unlike(running))
+
+
 @pytest.mark.slow
-def test_the_platform_deploys_everything_runs_it_and_leaves_nothing_behind(
-    nothing_stays: Callable[[], dict[str, Any]],
+def test_a_server_with_a_password_is_closed_to_those_who_have_none(
+    nothing_stays: Callable[[], dict[str, Any]], headrace_home: Path
 ) -> None:
-    platform = process("server.up()")
-    try:
-        assert platform.stderr is not None
-        for line in platform.stderr:
-            if "all deployments are at" in line:
-                break
-        url = nothing_stays()["url"]
-        code = """
-import os; os.environ["PREFECT_API_URL"] = URL
-from prefect import get_client
-from prefect.deployments import run_deployment
-with get_client(sync_client=True) as client:
-    print(*sorted(f"{d.name} {d.entrypoint}" for d in client.read_deployments()), sep="\\n")
-print(run_deployment("house_prices/smoke", timeout=200, _sync=True).state.name)
-"""
-        lines = said(process(f"URL = {url!r}\n{code}", PREFECT_HOME=os.environ["PREFECT_HOME"])).splitlines()
-        assert lines == [
-            "nightly flows/house_prices.py:house_prices",
-            "smoke flows/house_prices.py:house_prices",
-            "Completed",
-        ]
-        second = process("server.up()")
-        _, err = second.communicate(timeout=60)
-        assert "The platform is up already" in err
-    finally:
-        platform.send_signal(signal.SIGTERM)
-        _, err = platform.communicate(timeout=120)
-    assert platform.returncode == 0, err
-    assert server.status()["runs"] is False
+    count = "\nfrom prefect import get_client\nwith get_client(sync_client=True) as c: print(len(c.read_flows()))"
+    url = said(process("print(server.ensure())", **OPEN, **SECRET))
+    nothing_stays()
+
+    assert url.startswith("http://127.0.0.1:")
+    assert said(process(f"server.ensure(){count}", **SECRET)) == "0"
+    _, err = process("server.ensure()").communicate(timeout=60)
+    assert "wants a user and a password" in err
+    _, err = process(count, PREFECT_API_URL=url, PREFECT_HOME=os.environ["PREFECT_HOME"]).communicate(timeout=60)
+    assert "401" in err
+    assert not [path for path in headrace_home.rglob("*") if path.is_file() and b"hush" in path.read_bytes()]

@@ -74,7 +74,6 @@ class Watchers:
         judge = self.best or self.stopping
         return int(judge.best_epoch.numpy()) if judge else None
 
-
     def finals(self, variables: Sequence[Any]) -> dict[str, list[Array]]:
         """The values that a training leaves of a model's variables: of `model`, and of `best` or `last` beside it."""
         if self.stopping and self.stopping.rules.restore_best_weights and int(self.stopping.best_epoch.numpy()):

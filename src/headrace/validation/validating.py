@@ -320,7 +320,7 @@ def comparisons(
         (`infinity_norm`), or the divergence of Jensen and Shannon in bits.
     """
     from headrace.describing.described import aligned
-    from headrace.monitoring import divergence
+    from headrace.distances import divergence
 
     found = []
     for rule in schemas.rules(schema):

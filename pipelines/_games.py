@@ -36,8 +36,6 @@ class Game:
     state: Feature
     """What is known before an action: the newest `stack` observations, in the last dimension."""
     actions: tuple[str, ...]
-    opening: int = 0
-    """Steps at the beginning of a game that all games have in common, more or less: examples begin after them."""
     stack: int = 1
     """Observations that a state is made of. At the beginning of a game the first one stands for those before it."""
 
@@ -73,17 +71,21 @@ def stacked(observations: Array, stack: int) -> Array:
     return observations[-1] if stack == 1 else np.moveaxis(observations, 0, -1)
 
 
-def at_random(game: Game, games: int, seed: int, limit: int) -> dict[str, Array]:
+def at_random(game: Game, games: int, seed: int, limit: int, known: set[bytes] | None = None) -> dict[str, Array]:
     """Play games at random, and keep their steps: name of a feature → (steps, *shape).
+
+    No state is kept twice: a screen on which nothing has happened yet is the same in many games.
 
     Args:
         game: Which one.
         games: How many.
         seed: By which they begin, and by which actions are drawn.
         limit: Most steps of a game that are kept.
+        known: States that are kept elsewhere; those of these games are added.
     """
     import numpy as np
 
+    known = set() if known is None else known
     kept: dict[str, list[Any]] = {name: [] for name in features(game)}
     environment = game.open(None)
     for number in range(games):
@@ -91,13 +93,14 @@ def at_random(game: Game, games: int, seed: int, limit: int) -> dict[str, Array]
         random = np.random.default_rng(begin)
         observation, _ = environment.reset(seed=begin)
         seen = [observation] * game.stack
-        for played in range(game.opening + limit):
+        for _ in range(limit):
             action = int(random.integers(len(game.actions)))
             state = stacked(np.stack(seen), game.stack)
             observation, reward, lost, over, _ = environment.step(action)
             seen = [*seen[1:], observation]
             step = (state, action, reward, stacked(np.stack(seen), game.stack), lost)
-            if played >= game.opening:
+            if state.tobytes() not in known:
+                known.add(state.tobytes())
                 for values, value in zip(kept.values(), step, strict=True):
                     values.append(value)
             if lost or over:
@@ -120,7 +123,10 @@ def source(name: str, game: Game, games: Mapping[str, int], limit: int, **about:
     def make(raw: Path, seed: int) -> None:
         import numpy as np
 
-        played = {split: at_random(game, count, 2 * seed + k, limit) for k, (split, count) in enumerate(games.items())}
+        known: set[bytes] = set()
+        played = {
+            split: at_random(game, count, 2 * seed + k, limit, known) for k, (split, count) in enumerate(games.items())
+        }
         arrays: dict[str, Any] = {f"{name}_{split}": kept[name] for split, kept in played.items() for name in kept}
         np.savez(raw / FILE, **arrays)
 
@@ -199,7 +205,6 @@ BREAKOUT_GAME = Game(
         shape=(SIDE, SIDE, 4), dtype="uint8", description="the last four screens, grey, half as large, without margins"
     ),
     actions=("nothing", "fire", "right", "left"),
-    opening=30,
     stack=4,
 )
 

@@ -1,0 +1,166 @@
+"""A worker and everything that it runs killed without a word, in training: nothing is lost.
+
+The worker is on a machine of its own, so to say: its home is not that of the server, which therefore learns of the end
+by the missing signs of life alone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from headrace.artifacts import read_json
+from tasks.automations import HEARTBEAT, SILENCE
+from tests.conftest import PROJECT
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+OVERRIDES = {"train.epochs": 20_000}
+"""Many epochs on few examples: half a minute, with a checkpoint each second."""
+REQUEST = {"variant": "final", "profile": "smoke", "data": "synthetic", "overrides": OVERRIDES}
+
+
+@pytest.fixture
+def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A server with the pool, one deployment and the automations, and nothing that runs anything."""
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+    code = """
+import sys
+from tasks import operating, server
+url = server.ensure()
+operating.run_prefect("work-pool", "create", server.POOL, "--type", "process")
+operating.run_prefect("deploy", "--name", "house_prices/smoke")
+from prefect import get_client
+from tasks import automations
+with get_client(sync_client=True) as client:
+    automations.install(client, [known for known, _ in operating.deployed(client)])
+print(url)
+"""
+    home = {"HEADRACE_HOME": str(tmp_path / "server")}
+    try:
+        yield said("-c", code, **home)
+    finally:
+        said("-c", "from tasks import server; server.stop()", **home)
+
+
+def said(*words: str, **environment: str) -> str:
+    """The last line that a Python process prints."""
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=PROJECT,
+        env=os.environ | environment,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return (done.stdout.strip().splitlines() or [""])[-1]
+
+
+@pytest.fixture
+def work(api: str, tmp_path: Path) -> Iterator[Callable[[], subprocess.Popen[bytes]]]:
+    """Start a worker whose home is its own."""
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start() -> subprocess.Popen[bytes]:
+        telling = {"PREFECT_WORKER_QUERY_SECONDS": "1", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT)}
+        own = {"PREFECT_API_URL": api, "HEADRACE_HOME": str(tmp_path / "worker"), "PREFECT_HOME": str(tmp_path / "p")}
+        with (tmp_path / "worker.log").open("ab") as log:
+            words = ["-m", "prefect", "worker", "start", "--pool", "headrace", "--name", f"elsewhere-{len(started)}"]
+            environment = os.environ | telling | own
+            worker = subprocess.Popen([sys.executable, *words], cwd=PROJECT, env=environment, stdout=log, stderr=log)
+        started.append(worker)
+        return worker
+
+    try:
+        yield start
+    finally:
+        for worker in started:
+            kill(worker)
+
+
+def kill(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it has started, without a word and all at once."""
+    family = [process.pid]
+    for pid in family:
+        family += [int(child) for task in tasks(pid) for child in (task / "children").read_text().split()]
+    for pid in family:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    process.wait()
+
+
+def tasks(pid: int) -> list[Path]:
+    """The threads of a process; any of them may have started others."""
+    return list(Path(f"/proc/{pid}/task").glob("*"))
+
+
+def ask(api: str, run: str, code: str = "") -> str:
+    """The name of the state that a flow run is in, after something was done about it."""
+    lines = f"""
+from uuid import UUID
+from prefect import get_client
+from prefect.client.schemas.sorting import LogSort
+from prefect.states import Scheduled
+run = UUID({run!r})
+with get_client(sync_client=True) as client:
+    {code}
+    print(client.read_flow_run(run).state.name)
+"""
+    return said("-c", lines, PREFECT_API_URL=api)
+
+
+def until(what: Callable[[], Any], seconds: float) -> None:
+    """Wait until something is so."""
+    begun = time.monotonic()
+    while not what():
+        assert time.monotonic() - begun < seconds, "it did not happen"
+        time.sleep(0.5)
+
+
+def trained(home: Path) -> tuple[str, str]:
+    """What identifies the trained model: what it depends on, and its bytes."""
+    (manifest,) = (home / "artifacts" / "house_prices" / "train").glob("*/manifest.json")
+    return manifest.parent.name, read_json(manifest)["digest"]
+
+
+def test_a_killed_run_is_marked_as_crashed_and_its_retry_ends_as_if_nothing_had_happened(
+    api: str, work: Callable[[], subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    worker = work()
+    start = f"""
+from prefect.deployments import run_deployment
+print(run_deployment("house_prices/smoke", parameters={REQUEST!r}, timeout=0, _sync=True).id)
+"""
+    run = said("-c", start, PREFECT_API_URL=api)
+    scratch = tmp_path / "worker" / "work" / "house_prices" / "train"
+    until(lambda: list(scratch.rglob("checkpoint-*.npz")), 300)
+    kill(worker)
+    assert ask(api, run) == "Running"
+
+    # Meanwhile, the same undisturbed, without a server.
+    settings = [word for path, value in OVERRIDES.items() for word in ("--set", f"{path}={value}")]
+    options = ["--variant", "final", "--profile", "smoke", "--data", "synthetic", *settings]
+    said("-m", "headrace", "run", "house_prices", *options, HEADRACE_HOME=str(tmp_path / "undisturbed"))
+    until(lambda: ask(api, run) == "Crashed", SILENCE.total_seconds() + 60)
+
+    work()
+    ask(api, run, 'client.set_flow_run_state(run, Scheduled(message="once more"))')
+    until(lambda: ask(api, run) in ("Completed", "Rejected", "Failed", "Crashed"), 900)
+
+    assert ask(api, run) == "Completed"
+    log = (tmp_path / "worker.log").read_text(errors="replace")
+    assert "train: going on after epoch" in log
+    assert trained(tmp_path / "worker") == trained(tmp_path / "undisturbed")
