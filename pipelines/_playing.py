@@ -111,7 +111,7 @@ class Learning:
     replay: int
     """Steps that are remembered."""
     warm_up: int
-    """Steps that must be remembered before anything is learned, at least a batch."""
+    """Steps that are played before anything is learned, at least a batch."""
     every: int
     """Steps from one batch to the next."""
     discount: float
@@ -178,7 +178,7 @@ class Player(Loop):
             returned += float(reward)
             replay.add(action, self._worth(float(reward), lost), observation, lost)
             self.played += 1
-            if replay.seen > max(learning.warm_up, self.batch) and self.played % learning.every == 0:
+            if self.played > max(learning.warm_up, self.batch) and self.played % learning.every == 0:
                 # One call learns from a batch and says what to do next.
                 loss, found = self._learn(
                     *map(tf.constant, (*replay.drawn(self.batch, self.random), replay.state[None]))

@@ -78,7 +78,7 @@ def loop(
         games: Games of an epoch.
         limit: Most steps of a game, of four frames each.
         replay: Steps that are remembered, 6,400 bytes each.
-        warm_up: Steps that must be remembered before anything is learned.
+        warm_up: Steps that are played before anything is learned.
         every: Steps from one batch to the next.
         explore_games: Games over which the share of actions that are drawn falls from 1 to 0.1, as a straight line.
         target: Share by which, after each batch, the network that says what states are worth moves towards the one that

@@ -172,6 +172,7 @@ PIPELINE = Pipeline(
             variants=("steady", "book"),
             seeds=5,
             metric="return",
+            mode="max",
             findings=(
                 Finding(cell="steady", at_least=475, source="gymnasium, which calls that solved"),
                 Finding(cell="steady", beats="book"),

@@ -1,6 +1,7 @@
 """What the documents say of results: the README's table of workloads, a page of all variants, and one for each study.
 
-`docs/results.json` holds what was measured: workload → variant → metric, values by seed, command, date.
+`docs/results.json` holds what was measured: workload → variant → metric, values by seed, command, date; and, where no
+promise is judged by it, why (`not judged`).
 
 ```json
 {"tiny": {"plain": {"metric": "mae", "values": {"0": 2.41, "1": 2.5}, "command": "headrace run …", "date": "…"}}}
@@ -139,7 +140,8 @@ def record(root: Path, found: Mapping[str, Any], command: str) -> list[Path]:
     page = root / "docs" / "studies" / f"{found['workload']}-{found['study']}.md"
     page.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(page, page_of(found, command, date).encode())
-    if found["on"] != "test" or found["data"] != "real" or found["profile"] != "full":
+    # What all cells of a study have in common besides makes something else of a variant.
+    if found["on"] != "test" or found["data"] != "real" or found["profile"] != "full" or found.get("settings"):
         return [page]
     variants = projects.load(found["workload"]).variants
     measured = {
@@ -148,6 +150,7 @@ def record(root: Path, found: Mapping[str, Any], command: str) -> list[Path]:
             "values": {seed: round(value, 5) for seed, value in cell["values"].items()},
             "command": command,
             "date": date,
+            **({"not judged": found["not_judged"]} if found.get("not_judged") else {}),
         }
         for cell in found["cells"]
         if cell["cell"] in variants and cell["settings"] == {"variant": cell["cell"]} and cell["value"] is not None
@@ -221,6 +224,8 @@ def _measured(promise: Promise | None, measured: Measured | None) -> str:
     values = list(measured["values"].values())
     mean = sum(values) / len(values)
     kept = "" if promise is None or all(promise.holds(value) for value in values) else ", **promise not kept**"
+    if promise and measured.get("not judged"):
+        kept = f"; not judged: {measured['not judged']}"
     seeds = f"{len(values)} seeds" if len(values) > 1 else "1 seed"
     return f"{mean:.3f} ({min(values):.3f} to {max(values):.3f}, {seeds}){kept}"
 

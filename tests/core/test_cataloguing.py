@@ -66,6 +66,11 @@ class TestTable:
         measured(project, values={"0": 3.25})
         assert cells(table(project))[2][-1] == "3.250 (3.250 to 3.250, 1 seed), **promise not kept**"
 
+    def test_judges_no_promise_by_a_sample(self, project: Path, promising: None) -> None:
+        measured(project, values={"0": 3.25}, **{"not judged": "the data are a sample, 4 of 9 examples"})
+        said = "3.250 (3.250 to 3.250, 1 seed); not judged: the data are a sample, 4 of 9 examples"
+        assert cells(table(project))[2][-1] == said
+
     def test_is_not_broken_by_a_title(self, project: Path, edit: Any) -> None:
         edit('title="Tiny"', 'title="A | B"')
         assert "A \\| B" in table(project)
@@ -193,8 +198,18 @@ class TestStudies:
         self.recorded(project)
         assert set(json.loads((project / "docs" / "results.json").read_text())["tiny"]) == {"plain", "folded"}
 
-    @pytest.mark.parametrize("changes", [{"on": "validation"}, {"data": "synthetic"}, {"profile": "smoke"}])
-    def test_that_are_no_test_on_real_data_change_no_result(self, project: Path, changes: dict[str, str]) -> None:
+    def test_tell_why_no_promise_is_judged_by_them(self, project: Path) -> None:
+        self.recorded(project, not_judged="a sample")
+        kept = json.loads((project / "docs" / "results.json").read_text())["tiny"]
+        assert kept["plain"]["not judged"] == "a sample"
+
+    @pytest.mark.parametrize(
+        "changes",
+        [{"on": "validation"}, {"data": "synthetic"}, {"profile": "smoke"}, {"settings": {"train.epochs": 2}}],
+    )
+    def test_that_are_no_test_of_a_variant_on_real_data_change_no_result(
+        self, project: Path, changes: dict[str, Any]
+    ) -> None:
         assert self.recorded(project, **changes) == ["docs/studies/tiny-sizes.md"]
 
     def test_leave_results_that_cant_be_read_as_they_are(self, project: Path) -> None:
