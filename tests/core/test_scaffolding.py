@@ -27,6 +27,7 @@ DEPLOYMENTS = """\
 definitions:
   pool: &pool {name: headrace}
   in_turn: &in_turn {limit: 1}
+  drift: &drift {within: 7}
   smoke: &smoke {profile: smoke}
 
 deployments:
@@ -87,21 +88,23 @@ class TestNewWorkload:
         deployments = yaml.safe_load((application / "prefect.yaml").read_text())["deployments"]
         assert [(one["entrypoint"].partition(":")[2], one["name"]) for one in deployments] == [
             ("tiny", "weekly"),
+            ("tiny", "on-drift"),
             ("tiny", "smoke"),
             ("wine_quality", "nightly"),
+            ("wine_quality", "on-drift"),
             ("wine_quality", "smoke"),
             ("tiny", "mine"),
         ]
         assert deployments[0]["schedules"][0]["cron"] == "0 1 * * 0"
-        assert deployments[2]["schedules"][0]["cron"] == "20 1 * * *"
-        assert deployments[2]["work_pool"] == {"name": "headrace"}
-        assert deployments[3]["parameters"] == {"profile": "smoke", "variant": "mlp"}
+        assert deployments[3]["schedules"][0]["cron"] == "20 1 * * *"
+        assert deployments[3]["work_pool"] == {"name": "headrace"}
+        assert deployments[5]["parameters"] == {"profile": "smoke", "variant": "mlp"}
 
     def test_can_be_followed_by_another(self, application: Path) -> None:
         scaffold("one_more", application)
         scaffold("and_another", application)
         deployments = yaml.safe_load((application / "prefect.yaml").read_text())["deployments"]
-        assert len(deployments) == 7
+        assert len(deployments) == 10
 
     @pytest.mark.parametrize("name", ["q", "wine_quality", "prices_of_houses_in_the_whole_country"])
     def test_is_in_the_project_s_own_style(self, application: Path, name: str) -> None:
