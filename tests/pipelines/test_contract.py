@@ -241,6 +241,7 @@ def test_preprocess_works_on_the_inputs_alone(case: Case) -> None:
         same(from_tensor(values), case.prepared[name])
 
 
+@pytest.mark.slow  # all together; every variant is trained by test_smoke.py as well
 @pytest.mark.parametrize(("name", "variant"), KINDS, ids=map("-".join, KINDS))
 def test_the_model_takes_the_records_and_learns_a_step(
     name: str, variant: str, twins: Twins, monkeypatch: pytest.MonkeyPatch

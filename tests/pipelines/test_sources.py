@@ -517,6 +517,7 @@ REAL = {
 """What the mirror holds, some of it a sample of the original: see its SOURCES.md."""
 NOT_IN_THE_MIRROR = {
     "cats_vs_dogs.KAGGLE",
+    "cifar10.CIFAR10",
     "jena_climate.JENA",
     "pictures.COAST_PICTURE",
     "pictures.FLOWERS_AND_PAINTING",

@@ -228,7 +228,7 @@ def test_what_is_no_port_is_refused(asked: Callable[..., server.Wanted]) -> None
     [
         ("postgresql://me:hush@db:5433/prefect", "postgresql+asyncpg://me:hush@db:5433/prefect", "db:5433/prefect"),
         ("postgres://db/prefect", "postgresql+asyncpg://db/prefect", "db/prefect"),
-        ("sqlite+aiosqlite:////data/prefect.db", "sqlite+aiosqlite:////data/prefect.db", "/data/prefect.db"),
+        ("sqlite+aiosqlite:////data/prefect.db", "sqlite+aiosqlite:////data/prefect.db", "//data/prefect.db"),
     ],
 )
 def test_a_database_gets_its_driver_and_is_shown_without_password(given: str, used: str, shown: str) -> None:
