@@ -64,11 +64,35 @@ def begins(seed: int, purpose: int, number: int) -> int:
     return int(np.random.SeedSequence((seed, purpose, number)).generate_state(1)[0] % 2**31)
 
 
-def stacked(observations: Array, stack: int) -> Array:
-    """The state (*shape) made of the last observations (stack, *shape of one), the oldest first."""
-    import numpy as np
+class Played:
+    """A game that is being played, with the newest observations, of which its state is made.
 
-    return observations[-1] if stack == 1 else np.moveaxis(observations, 0, -1)
+    Args:
+        game: Which one.
+        rendered: As for `Game.open`.
+    """
+
+    def __init__(self, game: Game, rendered: str | None = None) -> None:
+        self.environment = game.open(rendered)
+        self._stack = game.stack
+        self._seen: list[Array] = []
+
+    def begin(self, seed: int) -> None:
+        """Begin a game."""
+        self._seen = [self.environment.reset(seed=seed)[0]] * self._stack
+
+    @property
+    def state(self) -> Array:
+        """What is known now (*shape)."""
+        import numpy as np
+
+        return self._seen[-1] if self._stack == 1 else np.stack(self._seen, axis=-1)
+
+    def step(self, action: int) -> tuple[float, bool, bool]:
+        """Act: the reward, whether the game was lost by it, and whether it is over."""
+        observation, reward, lost, over, _ = self.environment.step(action)
+        self._seen = [*self._seen[1:], observation]
+        return reward, lost, lost or over
 
 
 def at_random(game: Game, games: int, seed: int, limit: int, known: set[bytes] | None = None) -> dict[str, Array]:
@@ -87,25 +111,23 @@ def at_random(game: Game, games: int, seed: int, limit: int, known: set[bytes] |
 
     known = set() if known is None else known
     kept: dict[str, list[Any]] = {name: [] for name in features(game)}
-    environment = game.open(None)
+    table = Played(game)
     for number in range(games):
         begin = begins(seed, RECORDED, number)
         random = np.random.default_rng(begin)
-        observation, _ = environment.reset(seed=begin)
-        seen = [observation] * game.stack
+        table.begin(begin)
         for _ in range(limit):
             action = int(random.integers(len(game.actions)))
-            state = stacked(np.stack(seen), game.stack)
-            observation, reward, lost, over, _ = environment.step(action)
-            seen = [*seen[1:], observation]
-            step = (state, action, reward, stacked(np.stack(seen), game.stack), lost)
+            state = table.state
+            reward, lost, over = table.step(action)
+            step = (state, action, reward, table.state, lost)
             if state.tobytes() not in known:
                 known.add(state.tobytes())
                 for values, value in zip(kept.values(), step, strict=True):
                     values.append(value)
-            if lost or over:
+            if over:
                 break
-    environment.close()
+    table.environment.close()
     return {name: np.stack([np.asarray(value) for value in values]) for name, values in kept.items()}
 
 

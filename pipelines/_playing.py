@@ -14,7 +14,7 @@ from headrace.engine.compiling import compile_model
 from headrace.engine.loops import Loop, Start
 from headrace.measuring.generated import animation, episodes
 from headrace.measuring.own import Own, Trial
-from pipelines._games import TESTED, TRAINING, WATCHED, Game, begins, stacked
+from pipelines._games import TESTED, TRAINING, WATCHED, Game, Played, begins
 
 Array = np.ndarray[Any, Any]
 FRAMES, EVERY, MILLISECONDS = 60, 4, 80
@@ -279,25 +279,23 @@ def valued(model: keras.Model) -> Values:
 
 def play(game: Game, values: Values, seeds: Sequence[int], limit: int) -> Array:
     """Play some games side by side, always by the action that is worth most: their returns (games,)."""
-    environments = [game.open(None) for _ in seeds]
-    seen = [
-        [environment.reset(seed=seed)[0]] * game.stack for environment, seed in zip(environments, seeds, strict=True)
-    ]
+    tables = [Played(game) for _ in seeds]
+    for table, seed in zip(tables, seeds, strict=True):
+        table.begin(seed)
     returns, going = np.zeros(len(seeds)), list(range(len(seeds)))
     for _ in range(limit):
-        states = np.stack([stacked(np.stack(seen[k]), game.stack) for k in going])
+        states = np.stack([tables[k].state for k in going])
         left = []
         for k, action in zip(going, np.argmax(values(states), axis=1), strict=True):
-            observation, reward, lost, over, _ = environments[k].step(int(action))
+            reward, _, over = tables[k].step(int(action))
             returns[k] += reward
-            seen[k] = [*seen[k][1:], observation]
-            if not (lost or over):
+            if not over:
                 left.append(k)
         going = left
         if not going:
             break
-    for environment in environments:
-        environment.close()
+    for table in tables:
+        table.environment.close()
     return returns
 
 
@@ -333,16 +331,13 @@ def judged(
 
 def filmed(game: Game, values: Values, seed: int, limit: int) -> list[Array]:
     """The beginning of a game as it looks: `FRAMES` pictures (height, width, 3) at most, one in `EVERY` steps."""
-    environment = game.open("rgb_array")
-    seen = [environment.reset(seed=seed)[0]] * game.stack
+    table = Played(game, "rgb_array")
+    table.begin(seed)
     shown: list[Array] = []
     for step in range(min(limit, FRAMES * EVERY)):
         if step % EVERY == 0:
-            shown.append(np.asarray(environment.render())[::2, ::2])
-        state = stacked(np.stack(seen), game.stack)
-        observation, _, lost, over, _ = environment.step(int(np.argmax(values(state[None])[0])))
-        seen = [*seen[1:], observation]
-        if lost or over:
+            shown.append(np.asarray(table.environment.render())[::2, ::2])
+        if table.step(int(np.argmax(values(table.state[None])[0])))[2]:
             break
-    environment.close()
+    table.environment.close()
     return shown
