@@ -6,6 +6,9 @@ that it does: reading the records, tracing, checkpoints, the journal, TensorBoar
 a fresh process, in turn; the clock starts when TensorFlow is imported, the arrays are made and the records are written.
 Initial weights, batches and their order are the same, so that the losses must agree.
 
+Tracing is most of a training of seconds, and neither side can do without it. Where a case says so, both sides train
+several times as many epochs, too, and the difference tells what a further epoch costs once everything is traced.
+
 Run: python -m benchmarks.training [CASE …] [--repeats 3] [--feed memory|stream]
 """
 
@@ -44,6 +47,8 @@ class Case:
     features: dict[str, Feature]
     model: Any
     train: dict[str, Any]
+    longer: int = 0
+    """How many times as many epochs are trained, too, to learn the cost of a further one; 0: not asked."""
     windows: Windows | None = None
     """How examples are cut out of the rows that `features` describes."""
 
@@ -112,6 +117,7 @@ CASES = {
         {"x": Feature(shape=(2,)), "y": YES},
         linear,
         {"epochs": 40, "batch_size": 2_000, "optimizer": "sgd", "learning_rate": 0.1, "loss": "mse"},
+        longer=20,
     ),
     "mnist_mlp": Case(
         "MNIST, 784-512-10, 5 epochs of batches of 128 (Chollet 2.1)",
@@ -144,7 +150,7 @@ CASES = {
         {"x": Feature(shape=(14,)), "y": YES},
         weather,
         {"epochs": 1, "batch_size": 256, "loss": "mse", "metrics": ["mae"]},
-        Windows(length=120, every=6, ahead=24, boundary="beyond"),
+        windows=Windows(length=120, every=6, ahead=24, boundary="beyond"),
     ),
     "imdb_transformer": Case(
         "a small Transformer on 200 tokens, 8,000 texts in batches of 32 (Chollet 11.4)",
@@ -180,10 +186,10 @@ def _unused(*_: Any) -> Any:
     raise NotImplementedError
 
 
-def job(name: str, feed: str) -> Job:
+def job(name: str, feed: str, epochs: int) -> Job:
     """The case as a workload."""
     case = CASES[name]
-    settings = Train.model_validate({**case.train, "shuffle": False, "feed": feed})
+    settings = Train.model_validate({**case.train, "epochs": epochs, "shuffle": False, "feed": feed})
     pipeline = Pipeline(
         name=name,
         title=case.what,
@@ -219,15 +225,15 @@ def write_records(name: str, folder: Path) -> Artifact:
     return Artifact(folder, close(folder, {"node": "preprocess", "seconds": 0})["digest"], "preprocess")
 
 
-def ours(name: str, records: Artifact, feed: str) -> tuple[list[float], dict[str, Any]]:
+def ours(name: str, records: Artifact, feed: str, epochs: int) -> tuple[list[float], dict[str, Any]]:
     """The losses of the epochs, and what the stage says of itself."""
     from headrace.training import train
 
-    made = train(job(name, feed), records)
+    made = train(job(name, feed, epochs), records)
     return made.json("history.json")["metrics"]["loss"], made.json("training.json")
 
 
-def plain(name: str, given: Mapping[str, Any]) -> list[float]:
+def plain(name: str, given: Mapping[str, Any], epochs: int) -> list[float]:
     """The losses of the epochs, as the book's reader would get them."""
     import keras
 
@@ -246,32 +252,33 @@ def plain(name: str, given: Mapping[str, Any]) -> list[float]:
             sampling_rate=windows.every,
             batch_size=rules["batch_size"],
         )
-        return list(model.fit(data, epochs=rules["epochs"], verbose=0).history["loss"])
-    sizes = {"epochs": rules["epochs"], "batch_size": rules["batch_size"]}
+        return list(model.fit(data, epochs=epochs, verbose=0).history["loss"])
+    sizes = {"epochs": epochs, "batch_size": rules["batch_size"]}
     return list(model.fit(given["x"], given["y"], **sizes, shuffle=False, verbose=0).history["loss"])
 
 
-def child(name: str, side: str, folder: Path, feed: str) -> None:
+def child(name: str, side: str, folder: Path, feed: str, times: int) -> None:
     """One timed run in a fresh process."""
     import keras  # noqa: F401 (its import is no part of the training)
     import tensorflow as tf
 
     tf.constant(0)
     facts: dict[str, Any] = {}
+    epochs = times * CASES[name].train["epochs"]
     if side == "plain":
         given = arrays(CASES[name])
         begun, busy = time.perf_counter(), time.process_time()
-        losses = plain(name, given)
+        losses = plain(name, given, epochs)
     else:
         manifest = json.loads((folder / "manifest.json").read_text())
         records = Artifact(folder, manifest["digest"], "preprocess")
         begun, busy = time.perf_counter(), time.process_time()
-        losses, facts = ours(name, records, feed)
+        losses, facts = ours(name, records, feed, epochs)
     spent = {"seconds": time.perf_counter() - begun, "cpu": time.process_time() - busy}
     print(json.dumps({**spent, "losses": losses, "facts": facts}))
 
 
-def measure(name: str, side: str, records: Path, feed: str) -> dict[str, Any]:
+def measure(name: str, side: str, records: Path, feed: str, times: int = 1) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         result = subprocess.run(
             [
@@ -285,6 +292,8 @@ def measure(name: str, side: str, records: Path, feed: str) -> dict[str, Any]:
                 str(records),
                 "--feed",
                 feed,
+                "--times",
+                str(times),
             ],
             env={**os.environ, "HEADRACE_HOME": folder, "TF_CPP_MIN_LOG_LEVEL": "3"},
             stdout=subprocess.PIPE,
@@ -296,24 +305,29 @@ def measure(name: str, side: str, records: Path, feed: str) -> dict[str, Any]:
 
 def compare(name: str, repeats: int, feed: str) -> dict[str, Any]:
     """Both sides in turn, several times."""
+    case = CASES[name]
     runs: dict[str, list[dict[str, Any]]] = {"plain": [], "ours": []}
+    further: dict[str, list[float]] = {"plain": [], "ours": []}
     with tempfile.TemporaryDirectory() as folder:
         records = write_records(name, Path(folder) / "records").path
         for turn in range(repeats):
             for side, found in runs.items():
                 found.append(measure(name, side, records, feed))
                 said = f"{found[-1]['seconds']:7.2f} s, {found[-1]['cpu']:7.2f} s of the processors"
+                if case.longer:
+                    longer = measure(name, side, records, feed, case.longer)["seconds"] - found[-1]["seconds"]
+                    further[side].append(longer / ((case.longer - 1) * case.train["epochs"]))
+                    said += f", {1000 * further[side][-1]:.3f} ms for a further epoch"
                 print(f"{name} {turn + 1}. {side:<6} {said}", flush=True)
-    ratios = [theirs["seconds"] / mine["seconds"] for theirs, mine in zip(runs["plain"], runs["ours"], strict=True)]
     losses = [runs[side][0]["losses"] for side in ("plain", "ours")]
     facts = runs["ours"][0]["facts"]
-    return {
-        "what": CASES[name].what,
+    result = {
+        "what": case.what,
         "feed": facts["feed"],
         "seconds": {side: [round(run["seconds"], 2) for run in found] for side, found in runs.items()},
         "seconds of the processors": {side: [round(run["cpu"], 2) for run in found] for side, found in runs.items()},
-        "times faster": {"median": round(statistics.median(ratios), 2), "all": [round(ratio, 2) for ratio in ratios]},
-        "at least": CASES[name].at_least,
+        "times faster": faster({side: [run["seconds"] for run in found] for side, found in runs.items()}),
+        "at least": case.at_least,
         "largest difference of the losses": max(abs(a - b) for a, b in zip(*losses, strict=True)),
         "checkpoints": {
             **facts["checkpoints"],
@@ -321,6 +335,18 @@ def compare(name: str, repeats: int, feed: str) -> dict[str, Any]:
         },
         "share of time spent waiting for input": facts.get("share of time spent waiting for input", 0.0),
     }
+    if case.longer:
+        result["milliseconds of a further epoch"] = {
+            side: [round(1000 * seconds, 3) for seconds in found] for side, found in further.items()
+        }
+        result["times faster in a further epoch"] = faster(further)
+    return result
+
+
+def faster(seconds: Mapping[str, list[float]]) -> dict[str, Any]:
+    """How many times as long the script takes, turn by turn."""
+    ratios = [theirs / mine for theirs, mine in zip(seconds["plain"], seconds["ours"], strict=True)]
+    return {"median": round(statistics.median(ratios), 2), "all": [round(ratio, 2) for ratio in ratios]}
 
 
 def main() -> None:
@@ -330,9 +356,10 @@ def main() -> None:
     parser.add_argument("--feed", choices=["memory", "stream"], default="memory")
     parser.add_argument("--child", choices=["ours", "plain"], help=argparse.SUPPRESS)
     parser.add_argument("--records", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--times", type=int, default=1, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(options.cases[0], options.child, options.records, options.feed)
+        child(options.cases[0], options.child, options.records, options.feed, options.times)
         return
     results = {name: compare(name, options.repeats, options.feed) for name in options.cases or CASES}
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
