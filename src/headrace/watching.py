@@ -2,7 +2,8 @@
 
 What is held against what:
 
-- the features, against the statistics of the training split that the version carries (`headrace.monitoring`)
+- the features, against the statistics of the training split that the version carries (`headrace.monitoring`); where
+  requests are windows of a series, the newest row of each
 - the model's answers, where they were kept beside the requests, against its answers to the test examples
 - a sample of the same requests, asked again: a different answer is skew between what was judged and what is served
 - the metric, where the targets are there, against what it was on the test split; and the previous version's
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -153,17 +154,11 @@ def look(
         (columns, as for the features), skew, metric and decay. None if there were too few rows to look at.
 
     Raises:
-        ConfigError: Requests were not kept for this model in a form that can be compared.
         DataError: The data can't be read, or the version carries no statistics.
     """
     settings = settings or model.job.settings.monitor
     if given is not None:
         return _look(model, given, _tables(given), settings)
-    if model.job.settings.windows:
-        raise ConfigError(
-            f"What was asked of {model.line} are windows of a series, and statistics are of its rows.",
-            remedy="give the rows: --input FILE",
-        )
     seen = set((read_json(_ledger(model.line)) or {}).get("seen", ())) if window == "new" else set()
     kept = sorted(logs.folder(model.line).glob("*/*.parquet"))
     new = [path for path in kept if _name(path) not in seen]
@@ -182,7 +177,6 @@ def look(
 def _look(model: Watched, given: Path | Sequence[Path], tables: Sequence[Path], settings: Monitor) -> Found:
     from headrace.describing.summaries import Statistics
     from headrace.readers.own_data import read_own
-    from headrace.readers.tables import read_table
 
     job = model.job
     known = model.said("statistics")
@@ -190,9 +184,7 @@ def _look(model: Watched, given: Path | Sequence[Path], tables: Sequence[Path], 
         raise DataError(f"{model.line} version {model.version} carries no statistics to compare with.")
     features = job.origin.features
     batches: Iterable[pa.RecordBatch] = (
-        read_own(given, features, targets_required=False)
-        if isinstance(given, Path)
-        else read_table(given, features, targets_required=False)
+        read_own(given, features, targets_required=False) if isinstance(given, Path) else _asked(model, given)
     )
     # What was asked of a server has no targets: nothing to be scored.
     scored = model.score if isinstance(given, Path) else None
@@ -219,6 +211,27 @@ def _look(model: Watched, given: Path | Sequence[Path], tables: Sequence[Path], 
     found["drifted"] = changed or any(column["drifted"] for column in (*found["columns"], *answers))
     log.info("monitor: %s", in_words(found))
     return found
+
+
+def _asked(model: Watched, paths: Sequence[Path]) -> Iterator[pa.RecordBatch]:
+    """The requests that were kept as rows like those of the training split: of a window, its newest one.
+
+    A window's other rows were the newest ones of windows before it, and would be counted as often as they were sent.
+    """
+    import numpy as np
+
+    from headrace.readers.batches import batches, to_arrays
+    from headrace.readers.tables import read_table
+
+    job = model.job
+    if not job.settings.windows:
+        yield from read_table(paths, job.origin.features, targets_required=False)
+        return
+    # Only rows have a column for each of their numbers.
+    windows = {name: feature.model_copy(update={"columns": ()}) for name, feature in job.inputs.items()}
+    for batch in read_table(paths, windows):
+        newest = {name: np.asarray(values)[:, -1] for name, values in to_arrays(batch, windows).items()}
+        yield from batches(newest)
 
 
 def in_words(found: Found) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from headrace import registry, watching
 from headrace.artifacts import Artifact
-from headrace.errors import ConfigError, DataError
+from headrace.errors import DataError
 from headrace.jobs import Job
 from headrace.preprocessing import preprocess
 from headrace.readers.batches import to_arrays
@@ -185,13 +185,38 @@ class TestRequests:
         house.publish(22)
         assert watching.served() == {LINE: "house_prices"}
 
-    def test_of_windows_can_not_be_held_against_rows(self, house: House) -> None:
-        house.publish(22)
-        model = watching.watched("house_prices", line=LINE)
-        settings = model.job.settings.model_copy(update={"windows": object()})
-        windowed = watching.Watched(LINE, 1, model.job.model_copy(update={"settings": settings}), model.folder)
-        with pytest.raises(ConfigError, match="windows of a series"):
-            watching.look(windowed)
+    @pytest.mark.parametrize("warmer", [0, 40])
+    def test_that_are_windows_of_a_series_count_by_their_newest_row(
+        self, job: Callable[..., Job], tmp_path: Path, warmer: float
+    ) -> None:
+        found = job("jena_climate")
+        raw = twin(found, tmp_path / "raw")
+        records = preprocess(found, raw)
+        lineage = {"request": found.model_dump(mode="json")}
+        registry.publish(
+            "weather",
+            {
+                f"{registry.EXTRA}/lineage.json": json.dumps(lineage).encode(),
+                f"{registry.EXTRA}/statistics.json": records.path / "statistics.json",
+            },
+            bundle="weather",
+        )
+        registry.bless("weather", 1)
+        rows = np.concatenate(
+            [to_arrays(b, found.origin.features)["weather"] for b in found.origin.read(raw.path)["train"]]
+        )
+        length, columns = found.inputs["weather"].shape
+        # What came before the newest row would be drift if it were looked at.
+        windows = np.full((500, length, columns), -1e3, np.float32)
+        windows[:, -1] = rows[np.random.default_rng(0).integers(0, len(rows), 500)]
+        windows[:, -1, 1] += warmer
+        sample = Sample("weather")
+        sample.add({"weather": windows}, {"temperature": np.zeros((500, 1), np.float32)}, 1, found.inputs)
+        sample.write()
+        seen = watching.look(watching.watched("jena_climate", line="weather"))
+        assert seen is not None
+        assert seen["rows"] == 500
+        assert drifted(seen["columns"]) == (["T (degC)"] if warmer else [])
 
 
 class TestDecay:
