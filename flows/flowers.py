@@ -34,7 +34,7 @@ def flowers(
         variant: Which configuration of the workload; `headrace show` describes them.
         profile: The whole training, or a few seconds of it.
         data: The real data, the synthetic twin, or whichever can be had.
-        source: `flowers`, or the path of data of one's own; default: that of the variant.
+        source: `flowers` or `tf_flowers`, or the path of data of one's own; default: that of the variant.
         seed: Seed of everything random.
         overrides: Path of a setting → value, as in `{"train.epochs": 8}`.
     """

@@ -3,6 +3,7 @@
 Book:    the TensorFlow handbook, on building and training models.
 Run:     headrace run flowers                           MobileNetV2 from random weights, 5 epochs
          headrace run flowers --variant small           a small network, 20 epochs
+         headrace run flowers --source tf_flowers       the same photographs as TensorFlow Datasets deals them out
          headrace run flowers --source ./photographs    of your own, in a folder for each kind
 Expect:  the book gives no figure, and 5 epochs are too few for MobileNetV2 from random weights: what its batch
          normalisation has averaged by then is not yet what it was trained with. The small network takes some minutes on
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from headrace import Feature, Functions, Pipeline, Promise, Train, Variant
-from pipelines.sources.flowers import FLOWERS
+from pipelines.sources.flowers import FLOWERS, TF_FLOWERS
 
 if TYPE_CHECKING:
     import keras
@@ -92,7 +93,7 @@ PIPELINE = Pipeline(
     task="multiclass",
     book="The TensorFlow handbook, on building and training models",
     expect="no figure in the book; of the small network a test accuracy of 0.6 or more",
-    sources={"flowers": FLOWERS},
+    sources={"flowers": FLOWERS, "tf_flowers": TF_FLOWERS},
     preprocess=preprocess,
     model=model,
     variants={

@@ -8,9 +8,10 @@ Run:     headrace run gan_faces                         CelebA, 64 × 64 pixels 
 Expect:  What is left of the distance to held-out faces since the first epoch is half or less, and what is made is no
          less than 0.6 times as diverse as real faces are. The book prints no figure: its faces look interesting from
          epoch 20 on.
-Data:    CelebA is fetched from Google Drive, or put in place by hand. Where a mirror holds a sample of it in its place,
-         that is taken, in grey if its files are; `olivetti` and `caltech` are smaller sets. The twin's faces are drawn,
-         and differ in five known things, which are looked for in what the network makes of them.
+Data:    CelebA is fetched from Google Drive, or put in place by hand; `celeb_a` is the same by TensorFlow Datasets, which
+         wants the authors' lists, too. Where a mirror holds a sample in its place, that is taken, in grey if its files
+         are; `olivetti` and `caltech` are smaller sets. The twin's faces are drawn, and differ in five known things,
+         which are looked for in what the network makes of them.
 Measure: Faces are compared by the features of SqueezeNet as it was trained on ImageNet; on the twin by those of three
          convolutions that are drawn and never trained. The number's name says which: `squeezenet_distance`,
          `drawn_distance` are kernel distances to held-out faces (with Inception's features they would be KID), the
@@ -24,7 +25,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from headrace import Feature, Pipeline, Promise, Train, Variant
-from pipelines.sources.faces import CALTECH, CELEBA, OLIVETTI
+from pipelines.sources.faces import CALTECH, CELEB_A, CELEBA, OLIVETTI
 
 if TYPE_CHECKING:
     import keras
@@ -263,7 +264,7 @@ PIPELINE = Pipeline(
     task="own",
     book="Chollet, Deep Learning with Python (2nd ed.), 12.5",
     expect="the distance to held-out faces falls by half or more after the first epoch; faces from epoch 20 on",
-    sources={"celeba": CELEBA, "olivetti": OLIVETTI, "caltech": CALTECH},
+    sources={"celeba": CELEBA, "celeb_a": CELEB_A, "olivetti": OLIVETTI, "caltech": CALTECH},
     preprocess=preprocess,
     model=model,
     keep=keep,

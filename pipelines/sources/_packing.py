@@ -33,6 +33,26 @@ def tarred(path: Path, files: Mapping[str, bytes]) -> None:
             archive.addfile(member, io.BytesIO(content))
 
 
+def prepared(raw: Path, name: str, splits: Mapping[str, Iterable[Mapping[str, Any]]]) -> None:
+    """Write a data set as TensorFlow Datasets would prepare it: its builder's features and format, in its folder.
+
+    Args:
+        raw: The folder of raw files.
+        name: The builder, with its version.
+        splits: Split of TFDS → examples, as the builder gives them to be written.
+    """
+    import tensorflow_datasets as tfds
+
+    info = tfds.builder(name, data_dir=raw).info
+    Path(info.data_dir).mkdir(parents=True)
+    # One shard for each split; what is drawn here is small.
+    writer = tfds.core.SequentialWriter(info, max_examples_per_shard=1_000_000)
+    writer.initialize_splits(list(splits))
+    for split, examples in splits.items():
+        writer.add_examples({split: list(examples)})
+    writer.close_all()
+
+
 def table(rows: Iterable[Sequence[Any]], header: Sequence[str] = (), *, quote_header: bool = False) -> bytes:
     """A CSV file; None is an empty cell."""
     text = io.StringIO(newline="")

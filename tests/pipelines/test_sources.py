@@ -72,6 +72,16 @@ def read(name: str, raw: Path, split: str) -> dict[str, Any]:
     return whole(sound(SOURCES[name], raw, split), SOURCES[name].features)
 
 
+def names_of(source: Source) -> list[str]:
+    """What lies in the folder of a source: its files, or that of a builder of TFDS."""
+    return [file.name for file in source.files] or [str(source.tfds).partition(":")[0]]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a folder, at any depth."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
 def assert_equal(found: Any, expected: Any) -> None:
     if isinstance(expected, Ragged):
         np.testing.assert_array_equal(found.splits, expected.splits)
@@ -118,7 +128,7 @@ class TestASource:
 
         assert source.licence
         assert source.homepage.startswith("http")
-        assert source.files
+        assert source.files or source.tfds
         for file in source.files:
             assert file.hint or not file.url.startswith(("kaggle:", "manual:", "gdrive:")), "a person needs a hint"
         for label, feature in source.features.items():
@@ -145,8 +155,8 @@ class TestASource:
         assert {f"sources/{a or b}.py" for a, b in used} <= codes
 
     def test_twin_writes_the_files_of_the_source(self, name: str, twin: Path) -> None:
-        assert sorted(path.name for path in twin.iterdir()) == sorted(file.name for file in SOURCES[name].files)
-        assert sum(path.stat().st_size for path in twin.iterdir()) < 4e6
+        assert sorted(path.name for path in twin.iterdir()) == sorted(names_of(SOURCES[name]))
+        assert sum(map(len, contents(twin).values())) < 4e6
 
     def test_twin_depends_on_its_seed_only(
         self, name: str, twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -158,13 +168,12 @@ class TestASource:
             another_day.setattr("time.time", lambda: 1.5e9)
             SOURCES[name].twin(tmp_path / "again", 0)  # type: ignore[misc]
         SOURCES[name].twin(tmp_path / "other", 1)  # type: ignore[misc]
-        files = {path.name: path.read_bytes() for path in twin.iterdir()}
+        files, others = contents(twin), contents(tmp_path / "other")
 
-        assert files == {path.name: path.read_bytes() for path in (tmp_path / "again").iterdir()}
-        # An index of words is the same language, whatever was written in it.
-        assert {key for key in files if files[key] == (tmp_path / "other" / key).read_bytes()} <= {
-            file.name for file in SOURCES[name].files[1:]
-        }
+        assert files == contents(tmp_path / "again")
+        # An index of words is the same language, whatever was written in it; so is what TFDS says of a data set.
+        alike = {key for key in files if files[key] == others.get(key) and not key.endswith((".json", ".labels.txt"))}
+        assert alike <= {file.name for file in SOURCES[name].files[1:]}
 
     def test_is_read_the_same_each_time(self, name: str, twin: Path) -> None:
         source = SOURCES[name]
@@ -209,14 +218,17 @@ class TestASource:
 
     @pytest.mark.parametrize("damage", ["missing", "empty"])
     def test_damaged_files_are_told(self, name: str, twin: Path, tmp_path: Path, damage: str) -> None:
-        """By an error that names the file."""
-        file, *others = SOURCES[name].files
-        for other in others:
-            (tmp_path / other.name).symlink_to(twin / other.name)
+        """By an error that names the file, or the data set that TFDS has prepared."""
+        files = sorted(contents(twin))
+        damaged = next((key for key in files if "-train.tfrecord" in key), None) or SOURCES[name].files[0].name
+        for file in files:
+            (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+            if file != damaged:
+                (tmp_path / file).symlink_to(twin / file)
         if damage == "empty":
-            (tmp_path / file.name).touch()
+            (tmp_path / damaged).touch()
 
-        with pytest.raises(DataError, match=re.escape(file.name)):
+        with pytest.raises(DataError, match=re.escape(names_of(SOURCES[name])[0])):
             list(SOURCES[name].read(tmp_path)["train"])
 
     def test_has_statistics(self, name: str, twin: Path) -> None:
