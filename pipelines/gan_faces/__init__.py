@@ -8,7 +8,7 @@ Run:     headrace run gan_faces                         CelebA, 64 × 64 pixels 
 Expect:  What is left of the distance to held-out faces since the first epoch is half or less, and what is made is no
          less than 0.6 times as diverse as real faces are. The book prints no figure: its faces look interesting from
          epoch 20 on.
-Data:    CelebA is fetched from Google Drive, or put in place by hand; `celeb_a` is the same by TensorFlow Datasets, which
+Data:    CelebA is fetched from Google Drive, or put in place by hand; `celeb_a` is the same by TensorFlow Datasets, and
          wants the authors' lists, too. Where a mirror holds a sample in its place, that is taken, in grey if its files
          are; `olivetti` and `caltech` are smaller sets. The twin's faces are drawn, and differ in five known things,
          which are looked for in what the network makes of them.
