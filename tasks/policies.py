@@ -28,12 +28,12 @@ from prefect.utilities.annotations import opaque
 from websockets.asyncio import connection
 
 from headrace.artifacts import Artifact
-from headrace.chain import Call
 from headrace.cli.shared import number
 from headrace.console import Advance, lines, shown_by
 from headrace.errors import EXIT_VERDICT, HeadraceError, StageFailed, Unavailable
 from headrace.jobs import Job
 from headrace.running import Summary, refused
+from headrace.stages import Call
 from headrace.verdicts import judge
 from tasks import server
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from headrace.artifacts import Artifact
-from headrace.chain import Call, Stages
+from headrace.chain import Stages
 from headrace.jobs import Job
+from headrace.stages import Call
 from tasks.cross_validating import cross_validate
 from tasks.downloading import download
 from tasks.ensembling import ensemble

@@ -15,13 +15,13 @@ from headrace.engine import borrowing
 from headrace.errors import StageFailed
 from headrace.jobs import Job
 from headrace.spreading import at_once
+from headrace.stages import Call
 
 if TYPE_CHECKING:
     from headrace import ensembling, studying, tuning
 
 log = logging.getLogger(__name__)
 
-Call = Callable[..., Artifact]
 T = TypeVar("T")
 
 
@@ -86,8 +86,13 @@ class Stages:
 Order = Callable[[Job, Stages], list[Artifact]]
 
 
-def standard(job: Job, stages: Stages) -> list[Artifact]:
+def standard(job: Job, stages: Stages, limit: int = 1) -> list[Artifact]:
     """Download, preprocess, examine, train (after its folds, if any), evaluate, export, publish, monitor, report.
+
+    Args:
+        job: What to run.
+        stages: Who carries the stages out.
+        limit: How many folds at the same time.
 
     Returns:
         The artifact of each node, in the order in which they were made; the last one is the report.
@@ -99,7 +104,7 @@ def standard(job: Job, stages: Stages) -> list[Artifact]:
 
     chosen = None
     if job.settings.cross_validation:
-        *folds, chosen = cross_validated(job, stages, records)
+        *folds, chosen = cross_validated(job, stages, records, limit)
         made += [*folds, chosen]
 
     *before, model = trained(job, stages, records, chosen=chosen)
@@ -112,7 +117,7 @@ def standard(job: Job, stages: Stages) -> list[Artifact]:
     return [*made, stages.report(job, made)]
 
 
-def cross_validated(job: Job, stages: Stages, records: Artifact) -> list[Artifact]:
+def cross_validated(job: Job, stages: Stages, records: Artifact, limit: int = 1) -> list[Artifact]:
     """Train on all folds but one, for each fold (anew for each repeat), and average: the last artifact is the average.
 
     Each fold is a node of its own: seen, skipped, resumed and retried by itself.
@@ -123,11 +128,12 @@ def cross_validated(job: Job, stages: Stages, records: Artifact) -> list[Artifac
     repeats: list[dict[str, Any]] = [{}]
     if protocol.shuffle:
         repeats = [{"repeat": repeat} for repeat in range(1, protocol.repeats + 1)]
-    fits = [
-        trained(job, stages, records, fold=fold, folds=protocol.folds, **of_repeat)
+    calls = [
+        partial(trained, job, stages, records, fold=fold, folds=protocol.folds, **of_repeat)
         for of_repeat in repeats
         for fold in range(1, protocol.folds + 1)
     ]
+    fits = at_once(calls, limit)
     made = [artifact for fit in fits for artifact in fit]
     return [*made, stages.cross_validate(job, [fit[-1] for fit in fits])]
 

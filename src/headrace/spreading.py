@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextvars import copy_context
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any, TypeVar
 
@@ -23,8 +24,11 @@ from headrace.artifacts import Artifact
 from headrace.errors import SystemTrouble
 from headrace.isolating import end_with_caller
 from headrace.jobs import Job
+from headrace.stages import Call
 
 T = TypeVar("T")
+Elsewhere = Callable[[Call], Call]
+"""From a stage to one that is carried out by another process."""
 
 
 def at_once(calls: Sequence[Callable[[], T]], limit: int) -> list[T]:
@@ -49,8 +53,40 @@ def at_once(calls: Sequence[Callable[[], T]], limit: int) -> list[T]:
     return [future.result() for future in futures if not future.cancelled()]
 
 
+@dataclass(frozen=True)
+class Work:
+    """A call of a stage, as another process can be given it."""
+
+    module: str
+    name: str
+    job: str
+    """JSON of the job."""
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    node: str
+    """What the call is called, for messages."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """All arguments beside the job."""
+        return {**{str(place): value for place, value in enumerate(self.args)}, **self.kwargs}
+
+
+def elsewhere(stage: Any, submit: Callable[[Work], Artifact]) -> Call:
+    """A stage that is carried out where `submit` has it done, unless there is nothing to do."""
+
+    @wraps(stage)
+    def call(job: Job, *args: Any, **kwargs: Any) -> Artifact:
+        found: Artifact = stage.plan(job, *args, **kwargs)
+        if found.state == "skipped":
+            return found
+        return submit(Work(stage.__module__, stage.__name__, job.model_dump_json(), args, kwargs, found.node))
+
+    return call
+
+
 @contextlib.contextmanager
-def workers(limit: int) -> Iterator[Callable[[Callable[..., Artifact]], Callable[..., Artifact]]]:
+def workers(limit: int) -> Iterator[Elsewhere]:
     """Have processes to carry out stages, ended with the context, and with this process however it ends.
 
     Args:
@@ -62,28 +98,20 @@ def workers(limit: int) -> Iterator[Callable[[Callable[..., Artifact]], Callable
     if limit <= 1:
         yield lambda stage: stage
         return
-    pool = ProcessPoolExecutor(limit, multiprocessing.get_context("spawn"), initializer=_begin)
+    pool = ProcessPoolExecutor(limit, multiprocessing.get_context("spawn"), initializer=_ends_with_caller)
 
-    def elsewhere(stage: Any) -> Callable[..., Artifact]:
-        @wraps(stage)
-        def call(job: Job, *args: Any, **kwargs: Any) -> Artifact:
-            found: Artifact = stage.plan(job, *args, **kwargs)
-            if found.state == "skipped":
-                return found
-            work = pool.submit(_carry_out, stage.__module__, stage.__name__, job.model_dump_json(), args, kwargs)
-            try:
-                return work.result()
-            except BrokenProcessPool as error:
-                raise SystemTrouble(
-                    f"A worker process has ended without a word, perhaps that of {found.node}.",
-                    expected="enough memory for all that run at once",
-                    remedy="the same command with a smaller --jobs; what was finished is kept",
-                ) from error
-
-        return call
+    def submit(work: Work) -> Artifact:
+        try:
+            return pool.submit(carry_out, work).result()
+        except BrokenProcessPool as error:
+            raise SystemTrouble(
+                f"A worker process has ended without a word, perhaps that of {work.node}.",
+                expected="enough memory for all that run at once",
+                remedy="the same command with a smaller --jobs; what was finished is kept",
+            ) from error
 
     try:
-        yield elsewhere
+        yield lambda stage: elsewhere(stage, submit)
     except BaseException:
         # Nobody waits for what they are doing: their checkpoints are there for the next attempt.
         for process in list((pool._processes or {}).values()):
@@ -93,15 +121,20 @@ def workers(limit: int) -> Iterator[Callable[[Callable[..., Artifact]], Callable
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _begin() -> None:
+def _ends_with_caller() -> None:
     """Prepare a worker: Ctrl-C is for the caller to answer, and a worker does not outlive it."""
     end_with_caller()
+    begin()
+
+
+def begin() -> None:
+    """Prepare a process that carries out stages of another one: what it does is told there."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("headrace").setLevel(logging.WARNING)
 
 
-def _carry_out(module: str, name: str, job: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Artifact:
-    """Call a stage in a worker."""
-    stage = getattr(importlib.import_module(module), name)
-    made: Artifact = stage(Job.model_validate_json(job), *args, **kwargs)
+def carry_out(work: Work) -> Artifact:
+    """Call a stage, in the process that was given it."""
+    stage = getattr(importlib.import_module(work.module), work.name)
+    made: Artifact = stage(Job.model_validate_json(work.job), *work.args, **work.kwargs)
     return made

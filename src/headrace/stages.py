@@ -29,6 +29,8 @@ from headrace.jobs import Job
 from headrace.spec import Spec
 
 P = ParamSpec("P")
+Call = Callable[..., Artifact]
+"""A stage, or something that is called like one."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +118,7 @@ class Stage(Generic[P]):
         """What a call would do, with the reason, in `state` and `reason` of an artifact that may not exist yet."""
         bound = self._bind(job, args, kwargs)
         node = self._node(job, bound)
-        pending = [a.node for a in _artifacts(bound) if not a.digest]
+        pending = [a.node for a in artifacts_of(bound) if not a.digest]
         if pending:
             more = f" and {len(pending) - 3} more" if len(pending) > 3 else ""
             after = f"after {', '.join(pending[:3])}{more}: runs if that gives anything new"
@@ -151,7 +153,7 @@ class Stage(Generic[P]):
         for function in self._code(job):
             code |= fingerprints.function_code(function)
         return {
-            "inputs": {_unlabelled(artifact.node, job): artifact.digest for artifact in _artifacts(bound)},
+            "inputs": {_unlabelled(artifact.node, job): artifact.digest for artifact in artifacts_of(bound)},
             "settings": chosen,
             "code": code,
             "core": fingerprints.core_code(self._function.__module__),
@@ -208,8 +210,8 @@ def _unlabelled(node: str, job: Job) -> str:
     return "/".join(step for step in node.split("/") if step != job.label)
 
 
-def _artifacts(bound: dict[str, Any]) -> list[Artifact]:
-    """The artifacts among a stage's arguments, those in lists and mappings included."""
+def artifacts_of(bound: dict[str, Any]) -> list[Artifact]:
+    """The artifacts among a stage's arguments (by their names), those in lists and mappings included."""
     found: list[Artifact] = []
     for value in bound.values():
         items = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]

@@ -120,3 +120,12 @@ class TestBalance:
 def test_the_nearest_point_says_its_label() -> None:
     known, labels = np.array([[0.0, 0], [1, 1], [5, 5]]), np.array([7, 8, 9])
     assert generated.nearest_labels(np.array([[0.9, 0.8], [9, 9]]), known, labels).tolist() == [8, 9]
+
+
+def test_most_of_the_nearest_points_say_their_label() -> None:
+    known, labels = np.array([[0.0, 0], [1, 1], [1.2, 1.2], [5, 5]]), np.array([7, 8, 8, 9])
+    asked = np.array([[0.4, 0.4], [9, 9]])
+    assert generated.nearest_labels(asked, known, labels).tolist() == [7, 9]
+    assert generated.nearest_labels(asked, known, labels, 3).tolist() == [8, 8]
+    # As many as there are, if there are fewer; of two as frequent the smaller one.
+    assert generated.nearest_labels(asked, known[:2], labels[:2], 99).tolist() == [7, 7]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from headrace import projects
+from headrace.cli.engines import Spread, carried_out_by, spread_options
 from headrace.cli.process import quiet_libraries
 from headrace.cli.runs import end_dead_runs, show_gates
 from headrace.cli.shared import Command, application, asked, number, request_options, show_json, show_table
@@ -26,13 +26,7 @@ def fan_out_options(command: Command) -> Command:
     options = (
         request_options,
         click.argument("name", required=False),
-        click.option(
-            "--jobs",
-            type=click.IntRange(min=1),
-            default=1,
-            show_default=True,
-            help="Trainings at the same time, each in a process of its own.",
-        ),
+        spread_options,
         click.option("--plan", "planned", is_flag=True, help="Tell what would be done, and change nothing."),
     )
     for option in reversed(options):
@@ -145,7 +139,7 @@ def _carry_out(
     told: Callable[[Mapping[str, Any]], None] | None = None,
     engine: str,
     as_json: bool,
-    jobs: int,
+    spread: Spread,
     planned: bool,
     settings: tuple[str, ...],
     config: Path | None,
@@ -154,7 +148,6 @@ def _carry_out(
     """Plan or run a fan-out, and show what it came to."""
     from headrace import running
     from headrace.chain import Stages
-    from headrace.spreading import workers
 
     requests: list[dict[str, Any]] = []
 
@@ -179,13 +172,12 @@ def _carry_out(
     end_dead_runs()
     with quiet_libraries():
         if engine == "prefect":
-            given = {"workload": workload, **parameters, "at_once": jobs, **requests[0]}
+            given = {"workload": workload, **parameters, "at_once": spread.jobs or 1, **requests[0]}
             summary = application("flows").fan_out(kind, given)
         else:
-            with workers(jobs) as elsewhere:
-                plain = Stages.plain()
-                stages = replace(plain, train=elsewhere(plain.train), evaluate=elsewhere(plain.evaluate))
-                summary = running.execute(plan.job, stages, ordered(plan, jobs), told=running.fan_out_summary)
+            with carried_out_by(engine, spread) as (stages, limit):
+                order = ordered(plan, limit)
+                summary = running.execute(plan.job, stages, order, engine, told=running.fan_out_summary)
     if as_json:
         show_json(summary)
     else:

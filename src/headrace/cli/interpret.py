@@ -7,8 +7,9 @@ from typing import Any
 
 import click
 
+from headrace.cli.engines import engine_option
 from headrace.cli.process import quiet_libraries
-from headrace.cli.shared import OPTIONS, application, show_json, verbosity
+from headrace.cli.shared import application, show_json, verbosity
 from headrace.errors import EXIT_OK
 
 
@@ -35,7 +36,7 @@ from headrace.errors import EXIT_OK
 @click.option("--seed", type=click.IntRange(0, 2**31 - 1), default=0, show_default=True, help="Of the noise.")
 @click.option("--open", "opened", is_flag=True, help="Open the page in the browser.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, also for a failure.")
-@OPTIONS["engine"]
+@engine_option("local", "prefect")
 @verbosity
 def interpret(
     model: str,

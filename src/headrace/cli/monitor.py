@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from headrace.artifacts import Artifact
+from headrace.cli.engines import engine_option
 from headrace.cli.process import quiet_libraries
-from headrace.cli.shared import OPTIONS, application, newest, number, show_json, show_table, verbosity
+from headrace.cli.shared import application, newest, number, show_json, show_table, verbosity
 from headrace.errors import EXIT_OK, EXIT_VERDICT, ConfigError
 from headrace.jobs import Job
 
@@ -30,7 +31,7 @@ from headrace.jobs import Job
     "--rollback", is_flag=True, help="Serve the previous version again, if this one has decayed and that not."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@OPTIONS["engine"]
+@engine_option("local", "prefect")
 @verbosity
 def monitor(
     workload: str,

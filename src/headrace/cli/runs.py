@@ -6,12 +6,15 @@ import functools
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
 import click
 
 from headrace.artifacts import read_json, system_errors
+from headrace.cli.engines import Spread, carried_out_by, spread_options
 from headrace.cli.process import quiet_libraries
 from headrace.cli.shared import Command, application, newest, number, request, request_options, show_json, show_table
 from headrace.errors import ConfigError
@@ -83,8 +86,9 @@ def plan(workload: str, engine: str, as_json: bool, **options: Any) -> None:
 
 @click.command()
 @request_options
+@spread_options
 @waiver_options
-def run(workload: str, engine: str, as_json: bool, **options: Any) -> int:
+def run(workload: str, engine: str, as_json: bool, spread: Spread, **options: Any) -> int:
     """Run a workload from download to report.
 
     What is already made is skipped. What the gates decide, and what a waiver is: docs/registry.md.
@@ -95,6 +99,7 @@ def run(workload: str, engine: str, as_json: bool, **options: Any) -> int:
     headrace run house_prices --waive promise --by "Ada Lovelace" --reason "known, see issue 12"
     """
     from headrace import running
+    from headrace.chain import standard
 
     asked = request(workload, **options)
     end_dead_runs()
@@ -102,9 +107,10 @@ def run(workload: str, engine: str, as_json: bool, **options: Any) -> int:
         if engine == "prefect":
             summary = application("flows").run(workload, asked.parameters)
         else:
-            from headrace.chain import Stages
-
-            summary = running.execute(asked.job, Stages.plain())
+            # Folds are all of a run that can be done at the same time.
+            several = spread if asked.job.settings.cross_validation else replace(spread, jobs=1)
+            with carried_out_by(engine, several) as (stages, limit):
+                summary = running.execute(asked.job, stages, partial(standard, limit=limit), engine)
     if as_json:
         show_json(summary)
     else:

@@ -12,8 +12,9 @@ from typing import IO, Any
 
 import click
 
+from headrace.cli.engines import engine_option
 from headrace.cli.process import quiet_libraries
-from headrace.cli.shared import OPTIONS, Command, application, show_json, verbosity
+from headrace.cli.shared import Command, application, show_json, verbosity
 from headrace.errors import EXIT_OK, ConfigError
 
 MB = 2**20
@@ -57,7 +58,7 @@ def bundle_options(command: Command) -> Command:
     "--batch-size", type=click.IntRange(1, 65536), default=256, show_default=True, help="Rows asked together."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object; needs --output.")
-@OPTIONS["engine"]
+@engine_option("local", "prefect")
 def predict(
     workload: str,
     line: str | None,

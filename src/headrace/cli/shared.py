@@ -18,6 +18,7 @@ import click
 
 from headrace import projects
 from headrace.artifacts import home, read_json
+from headrace.cli.engines import engine_option
 from headrace.errors import ConfigError, SystemTrouble, unknown
 from headrace.isolating import isolated
 from headrace.jobs import Job, parse_override, read_config, resolve
@@ -114,13 +115,7 @@ OPTIONS: dict[str, Callable[[Any], Any]] = {
         "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Override a setting; repeatable."
     ),
     "config": click.option("--config", type=click.Path(path_type=Path), help="YAML file of options and settings."),
-    "engine": click.option(
-        "--engine",
-        type=click.Choice(("local", "prefect")),
-        default="local",
-        show_default=True,
-        help="Who carries the stages out: this process, or a Prefect flow run.",
-    ),
+    "engine": engine_option("local", "prefect", "ray"),
     "isolate": click.option(
         "--isolate",
         is_flag=True,

@@ -408,17 +408,22 @@ def scatter(points: Array, classes: Array, most: int = 5_000) -> Array:
 # ---------------------------------------------------------------------------------------- latent spaces, control
 
 
-def nearest_labels(asked: Array, known: Array, labels: Array) -> Array:
-    """The label of the known point that is nearest to each of others (examples,).
+def nearest_labels(asked: Array, known: Array, labels: Array, neighbours: int = 1) -> Array:
+    """The label that most of the nearest known points have, for each of others (examples,).
 
     Args:
         asked: (examples, dimensions), of few dimensions.
         known: (others, dimensions)
-        labels: Of the known points (others,).
+        labels: Of the known points (others,), from 0 on.
+        neighbours: How many known points are asked. Where classes overlap, a single one is little more than a draw.
+            Of labels that as many of them have, the smallest one is taken.
     """
     from scipy.spatial import KDTree
 
-    return np.asarray(labels[KDTree(_checked(known)).query(_checked(asked))[1]])
+    ranks = range(1, min(neighbours, len(known)) + 1)
+    places = KDTree(_checked(known)).query(_checked(asked), k=ranks)[1]
+    votes = np.eye(int(labels.max()) + 1, dtype=np.int64)[labels[places]].sum(axis=1)
+    return np.asarray(votes.argmax(axis=1))
 
 
 def reconstruction(images: Array, again: Array) -> Array:

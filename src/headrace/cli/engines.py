@@ -1,0 +1,95 @@
+"""Who carries the stages of a command out, and how many trainings at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import click
+
+if TYPE_CHECKING:
+    from headrace.chain import Stages
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+ENGINES = {
+    "local": "this process",
+    "prefect": "a Prefect flow run",
+    "ray": "trainings on the nodes of a Ray cluster, the rest in this process",
+}
+"""Who carries the stages out."""
+
+
+def engine_option(*names: str) -> Callable[[Any], Any]:
+    """The option that says who carries the stages out."""
+    said = "; ".join(f"{name}: {ENGINES[name]}" for name in names)
+    return click.option(
+        "--engine",
+        type=click.Choice(names),
+        default="local",
+        show_default=True,
+        help=f"Who carries the stages out. {said}.",
+    )
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How many trainings run at a time, and what each asks of a cluster."""
+
+    jobs: int | None
+    cpus: float
+    gpus: float
+
+
+def spread_options(command: Command) -> Command:
+    """Add how trainings are spread; the command gets them as `spread`."""
+
+    @click.option(
+        "--jobs",
+        type=click.IntRange(min=1),
+        help="Trainings at the same time, each in a process of its own; default: 1, on a cluster as many as fit.",
+    )
+    @click.option(
+        "--cpus",
+        type=click.FloatRange(min=0, min_open=True),
+        default=1.0,
+        show_default=True,
+        help="Processors that a training asks of a Ray cluster.",
+    )
+    @click.option(
+        "--gpus",
+        type=click.FloatRange(min=0),
+        default=0.0,
+        show_default=True,
+        help="Accelerators that a training asks of a Ray cluster.",
+    )
+    @functools.wraps(command)
+    def spread(*args: Any, jobs: int | None, cpus: float, gpus: float, **kwargs: Any) -> Any:
+        return command(*args, spread=Spread(jobs, cpus, gpus), **kwargs)
+
+    return cast(Command, spread)
+
+
+@contextlib.contextmanager
+def carried_out_by(engine: str, spread: Spread) -> Iterator[tuple[Stages, int]]:
+    """The stages, trainings and evaluations of which an engine of the core's own carries out, and how many at a time.
+
+    Args:
+        engine: `local` or `ray`.
+        spread: How many, and what each asks for.
+    """
+    from headrace.chain import Stages
+    from headrace.clusters import nodes
+    from headrace.spreading import workers
+
+    plain = Stages.plain()
+    with contextlib.ExitStack() as stack:
+        if engine == "ray":
+            elsewhere, limit = stack.enter_context(nodes(spread.jobs, spread.cpus, spread.gpus))
+        else:
+            limit = spread.jobs or 1
+            elsewhere = stack.enter_context(workers(limit))
+        yield replace(plain, train=elsewhere(plain.train), evaluate=elsewhere(plain.evaluate)), limit

@@ -1,0 +1,145 @@
+"""Ray as the engine: the same results as without, errors as they are, and a lost node costs an attempt only."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from headrace.artifacts import Artifact, home, write_json
+from headrace.clusters import _room, nodes
+from headrace.errors import ConfigError, SystemTrouble
+from headrace.jobs import Job, resolve
+from headrace.spreading import at_once
+from headrace.stages import Room, stage
+from tests.core.conftest import Result
+
+ROOT = Path(__file__).resolve().parents[2]
+JOB = resolve("house_prices")
+
+
+@stage(facts=lambda job: {"seed": job.seed})
+def count(job: Job, room: Room, *, to: int, before: Artifact | None = None, trouble: str = "") -> None:
+    """Counts, a tenth of a second for each number, and goes on where the attempt before was cut short."""
+    if trouble == "refuse":
+        raise ConfigError("Refused.", remedy="ask for something else")
+    done = room.scratch / "count.json"
+    begun = json.loads(done.read_text())["at"] if done.exists() else 0
+    for number in range(begun, to):
+        write_json(done, {"at": number + 1})
+        if trouble == "die" and number == to // 2 and not begun:
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(0.1)
+    write_json(room.output / "count.json", {"from": begun, "to": to, "pid": os.getpid()})
+
+
+def test_ray_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(SystemTrouble, match="Ray is not installed") as told, nodes(1):
+        pass
+    assert "headrace[ray]" in str(told.value)
+
+
+class TestRoom:
+    def ray(self, *resources: dict[str, float]) -> Any:
+        listed = [{"Alive": True, "Resources": each} for each in resources]
+        return SimpleNamespace(nodes=lambda: [*listed, {"Alive": False, "Resources": {"CPU": 99.0}}])
+
+    def test_is_counted_node_by_node(self) -> None:
+        # Three processors on one node and three on another have room for two trainings of two, not for three.
+        assert _room(self.ray({"CPU": 3.0}, {"CPU": 3.0}), 2, 0) == 2
+        assert _room(self.ray({"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0}), 1, 0.5) == 2
+
+    def test_that_no_node_has_is_told_with_what_they_have(self) -> None:
+        with pytest.raises(ConfigError, match=r"4 CPU, 1 GPU(.|\n)*2 CPU, 0 GPU(.|\n)*--cpus and --gpus"):
+            _room(self.ray({"CPU": 2.0}), 4, 1)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Any]:
+    """Two nodes, each with one processor, on this machine."""
+    from ray.cluster_utils import Cluster
+
+    found = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    found.add_node(num_cpus=1)
+    yield found
+    found.shutdown()
+
+
+@pytest.mark.slow
+class TestNodes:
+    @pytest.fixture(autouse=True)
+    def joined(self, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        # `tests` must be found there, too.
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+    def test_make_what_the_stage_would_and_are_asked_only_for_what_is_new(self) -> None:
+        with nodes(None) as (elsewhere, limit):
+            made = elsewhere(count)(JOB, to=1)
+            again = elsewhere(count)(JOB, to=1)
+        assert limit == 2
+        assert made.json("count.json")["pid"] != os.getpid()
+        assert (made.state, again.state, made.digest) == ("run", "skipped", again.digest)
+
+    def test_give_errors_back_as_they_are(self) -> None:
+        with nodes(None) as (elsewhere, _), pytest.raises(ConfigError, match="ask for something else"):
+            elsewhere(count)(JOB, to=1, trouble="refuse")
+
+    def test_that_do_not_see_the_home_say_so(self, tmp_path: Path) -> None:
+        gone = Artifact(tmp_path / "gone", "0" * 64, "preprocess")
+        with nodes(None) as (elsewhere, _), pytest.raises(SystemTrouble, match="does not see what was made before"):
+            elsewhere(count)(JOB, to=1, before=gone)
+
+    def test_whose_process_is_killed_go_on_where_it_was(self) -> None:
+        with nodes(None) as (elsewhere, _):
+            made = elsewhere(count)(JOB, to=10, trouble="die")
+        assert made.json("count.json")["from"] == 6
+
+    def test_that_are_lost_cost_an_attempt_only(self, cluster: Any) -> None:
+        lost = cluster.add_node(num_cpus=1)
+        cluster.wait_for_nodes()
+        begun = time.monotonic()
+
+        def lose() -> Artifact:
+            while len(list((home() / "work").rglob("count.json"))) < 3:
+                time.sleep(0.1)
+            cluster.remove_node(lost, allow_graceful=False)
+            return Artifact(Path(), "", "lost")
+
+        with nodes(None) as (elsewhere, limit):
+            assert limit == 3
+            calls = [lambda to=to: elsewhere(count)(JOB, to=to) for to in (150, 151, 152)]
+            *made, _ = at_once([*calls, lose], 4)
+        counted = [one.json("count.json") for one in made]
+        assert [one["to"] for one in counted] == [150, 151, 152]
+        assert sum(one["from"] > 0 for one in counted) == 1
+        assert time.monotonic() - begun < 120
+
+    def test_give_a_study_the_numbers_of_one_machine(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, headrace: Callable[..., Result]
+    ) -> None:
+        """18 cells, and the folds of a run."""
+
+        def told(engine: str, *words: str) -> dict[str, Any]:
+            monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / engine))
+            found = headrace(*words, "--profile", "smoke", "--data", "synthetic", "--engine", engine, "--json")
+            return dict(found.json)
+
+        study, folds = ("study", "mnist", "mlp_grid"), ("run", "house_prices", "--variant", "kfold_100")
+        cells = [
+            {cell["cell"]: cell["value"] for cell in told(engine, *study)["study"]["cells"]}
+            for engine in ("ray", "local")
+        ]
+        assert len(cells[0]) == 18
+        assert cells[0] == cells[1]
+        ray, local = (told(engine, *folds) for engine in ("ray", "local"))
+        assert (ray["engine"], ray["metrics"], ray["verdict"]) == ("ray", local["metrics"], local["verdict"])
