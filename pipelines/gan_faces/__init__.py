@@ -279,7 +279,7 @@ PIPELINE = Pipeline(
             promises=PROMISES,
         ),
         "small": Variant(
-            description="Smaller networks (1.7 million weights instead of 4.4) and faster updates, for a small set of faces",
+            description="Smaller networks (1.7 million weights, not 4.4) and faster updates, for a small set of faces",
             train=FASTER,
             model=SMALL,
             promises=PROMISES,

@@ -4,8 +4,8 @@ Book:    Chollet, Deep Learning with Python (2nd ed.), section 12.4.
 Run:     headrace run mnist_vae                         the book's: divergence as a mean over latent dimensions
          headrace run mnist_vae --variant sum           the divergence itself, summed over latent dimensions
          headrace study mnist_vae divergence            both, by the loss of held-out digits
-Expect:  held-out digits cost at most 165 nats each, and most of the 15 nearest training digits in the plane are the same
-         digit for 0.60 of them or more.
+Expect:  held-out digits cost at most 165 nats each, and most of the 15 nearest training digits in the plane are the
+         same digit for 0.60 of them or more.
          The book prints no figure, and trains on the test digits too; here they are held out. `loss` is what they cost
          in nats, reconstruction and divergence (summed), whichever form was trained; `kl_mean` is the book's form.
 Serves:  `serving_default` turns points into digits, `encode` digits into distributions, `reconstruct` digits into
