@@ -15,7 +15,7 @@ from headrace import ensembling
 from headrace.chain import averaged
 from headrace.jobs import Data, Profile
 from headrace.running import Summary, execute, fan_out_summary
-from headrace.spreading import workers
+from headrace.spreading import crew
 from tasks.policies import concluded, fan_out_name
 from tasks.stages import for_fan_outs
 
@@ -28,6 +28,7 @@ def ensemble(
     weights: Literal["equal", "searched"] | None = None,
     seeds: Annotated[int, Field(ge=1, le=100)] | None = None,
     at_once: Annotated[int, Field(ge=1, le=256)] = 1,
+    cluster: bool = False,
     variant: str | None = None,
     profile: Profile = "full",
     data: Data = "auto",
@@ -44,6 +45,7 @@ def ensemble(
         weights: All alike, or as held-out examples advise; default: as the ensemble says.
         seeds: How often to train each member; default: as the ensemble says.
         at_once: Trainings at the same time, each in a process of its own.
+        cluster: On the nodes of the Ray cluster that the worker's RAY_ADDRESS names, at most `at_once` of them.
         variant: What the members start from; default: as the ensemble says.
         profile: The whole trainings, or a few seconds of each.
         data: The real data, the synthetic twin, or whichever can be had.
@@ -60,9 +62,9 @@ def ensemble(
         "overrides": overrides,
     }
     plan = ensembling.plan(workload, name, members=members or (), weights=weights, seeds=seeds, **request)
-    with workers(at_once) as elsewhere:
-        stages = for_fan_outs(elsewhere, at_once)
-        return concluded(execute(plan.job, stages, averaged(plan, at_once), "prefect", fan_out_summary))
+    with crew(at_once, cluster=cluster) as (elsewhere, limit):
+        stages = for_fan_outs(elsewhere, limit)
+        return concluded(execute(plan.job, stages, averaged(plan, limit), "prefect", fan_out_summary))
 
 
 if __name__ == "__main__":

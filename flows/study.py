@@ -15,7 +15,7 @@ from headrace import studying
 from headrace.chain import studied
 from headrace.jobs import Data, Profile
 from headrace.running import Summary, execute, fan_out_summary
-from headrace.spreading import workers
+from headrace.spreading import crew
 from tasks.policies import concluded, fan_out_name
 from tasks.stages import for_fan_outs
 
@@ -26,6 +26,7 @@ def study(
     name: str,
     seeds: Annotated[int, Field(ge=1, le=100)] | None = None,
     at_once: Annotated[int, Field(ge=1, le=256)] = 1,
+    cluster: bool = False,
     variant: str | None = None,
     profile: Profile = "full",
     data: Data = "auto",
@@ -40,6 +41,7 @@ def study(
         name: One of its studies.
         seeds: How often to train each configuration; default: as the study says.
         at_once: Trainings at the same time, each in a process of its own.
+        cluster: On the nodes of the Ray cluster that the worker's RAY_ADDRESS names, at most `at_once` of them.
         variant: What the configurations start from; default: as the study says.
         profile: The whole trainings, or a few seconds of each.
         data: The real data, the synthetic twin, or whichever can be had.
@@ -55,9 +57,9 @@ def study(
         "overrides": overrides,
     }
     plan = studying.plan(workload, name, seeds=seeds, seed=seed, **request)
-    with workers(at_once) as elsewhere:
-        stages = for_fan_outs(elsewhere, at_once)
-        return concluded(execute(plan.job, stages, studied(plan, at_once), "prefect", fan_out_summary))
+    with crew(at_once, cluster=cluster) as (elsewhere, limit):
+        stages = for_fan_outs(elsewhere, limit)
+        return concluded(execute(plan.job, stages, studied(plan, limit), "prefect", fan_out_summary))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from headrace import tuning
 from headrace.chain import tuned
 from headrace.jobs import Data, Profile
 from headrace.running import Summary, execute, fan_out_summary
-from headrace.spreading import workers
+from headrace.spreading import crew
 from tasks.policies import concluded, fan_out_name
 from tasks.stages import for_fan_outs
 
@@ -25,6 +25,7 @@ def tune(
     workload: str,
     name: str,
     at_once: Annotated[int, Field(ge=1, le=256)] = 1,
+    cluster: bool = False,
     variant: str | None = None,
     profile: Profile = "full",
     data: Data = "auto",
@@ -38,6 +39,7 @@ def tune(
         workload: The workload.
         name: One of its tunings.
         at_once: Trials to propose and train at the same time, each in a process of its own.
+        cluster: On the nodes of the Ray cluster that the worker's RAY_ADDRESS names, at most `at_once` of them.
         variant: What the trials start from; default: as the tuning says.
         profile: The whole search, or a few trials of a few seconds.
         data: The real data, the synthetic twin, or whichever can be had.
@@ -53,9 +55,9 @@ def tune(
         "overrides": overrides,
     }
     plan = tuning.plan(workload, name, seed=seed, **request)
-    with workers(at_once) as elsewhere:
-        stages = for_fan_outs(elsewhere, at_once)
-        return concluded(execute(plan.job, stages, tuned(plan, at_once), "prefect", fan_out_summary))
+    with crew(at_once, cluster=cluster) as (elsewhere, limit):
+        stages = for_fan_outs(elsewhere, limit)
+        return concluded(execute(plan.job, stages, tuned(plan, limit), "prefect", fan_out_summary))
 
 
 if __name__ == "__main__":

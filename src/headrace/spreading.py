@@ -86,6 +86,31 @@ def elsewhere(stage: Any, submit: Callable[[Work], Artifact]) -> Call:
 
 
 @contextlib.contextmanager
+def crew(
+    jobs: int | None = None, *, cluster: bool = False, cpus: float = 1, gpus: float = 0
+) -> Iterator[tuple[Elsewhere, int]]:
+    """Have somebody to carry out stages: this process, some of this machine, or the nodes of a Ray cluster.
+
+    Args:
+        jobs: Stages at the same time; None: one, or on a cluster as many as it has room for.
+        cluster: Whether there is a cluster to do it.
+        cpus: Processors that a stage asks of a cluster.
+        gpus: Accelerators that a stage asks of a cluster.
+
+    Yields:
+        Function from a stage to one that they carry out, and how many they carry out at the same time.
+    """
+    if cluster:
+        from headrace.clusters import nodes
+
+        with nodes(jobs, cpus, gpus) as found:
+            yield found
+    else:
+        with workers(jobs or 1) as elsewhere:
+            yield elsewhere, jobs or 1
+
+
+@contextlib.contextmanager
 def workers(limit: int) -> Iterator[Elsewhere]:
     """Have processes to carry out stages, ended with the context, and with this process however it ends.
 

@@ -97,3 +97,17 @@ def test_an_ensemble_shows_every_member_and_their_average(server: Server) -> Non
     ]
     assert names[-1] == "ensemble · widths"
     assert set(found["metrics"]) >= {"mae", "rmse"}
+
+
+@pytest.mark.slow
+def test_cells_can_be_trained_by_the_nodes_of_a_cluster(server: Server) -> None:
+    """Of this machine alone, which Ray makes one of."""
+    on_nodes = flows.fan_out("study", {**SMALL, "name": "capacity", "at_once": 2, "cluster": True})
+
+    state = newest(server)["state"]["name"]
+    again = flows.fan_out("study", {**SMALL, "name": "capacity"})
+
+    assert state == "Completed"
+    assert {stage["state"] for stage in on_nodes["stages"]} == {"run"}
+    # What the nodes have made is what this process would make: nothing is left to be done.
+    assert {stage["state"] for stage in again["stages"]} == {"skipped"}

@@ -82,14 +82,8 @@ def carried_out_by(engine: str, spread: Spread) -> Iterator[tuple[Stages, int]]:
         spread: How many, and what each asks for.
     """
     from headrace.chain import Stages
-    from headrace.clusters import nodes
-    from headrace.spreading import workers
+    from headrace.spreading import crew
 
     plain = Stages.plain()
-    with contextlib.ExitStack() as stack:
-        if engine == "ray":
-            elsewhere, limit = stack.enter_context(nodes(spread.jobs, spread.cpus, spread.gpus))
-        else:
-            limit = spread.jobs or 1
-            elsewhere = stack.enter_context(workers(limit))
+    with crew(spread.jobs, cluster=engine == "ray", cpus=spread.cpus, gpus=spread.gpus) as (elsewhere, limit):
         yield replace(plain, train=elsewhere(plain.train), evaluate=elsewhere(plain.evaluate)), limit
