@@ -15,7 +15,7 @@ from headrace import ensembling
 from headrace.chain import averaged
 from headrace.jobs import Data, Profile
 from headrace.running import Summary, execute, fan_out_summary
-from headrace.spreading import crew
+from headrace.spreading import Share, crew
 from tasks.policies import concluded, fan_out_name
 from tasks.stages import for_fan_outs
 
@@ -62,7 +62,7 @@ def ensemble(
         "overrides": overrides,
     }
     plan = ensembling.plan(workload, name, members=members or (), weights=weights, seeds=seeds, **request)
-    with crew(at_once, cluster=cluster) as (elsewhere, limit):
+    with crew(at_once, Share() if cluster else None) as (elsewhere, limit):
         stages = for_fan_outs(elsewhere, limit)
         return concluded(execute(plan.job, stages, averaged(plan, limit), "prefect", fan_out_summary))
 

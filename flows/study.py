@@ -15,7 +15,7 @@ from headrace import studying
 from headrace.chain import studied
 from headrace.jobs import Data, Profile
 from headrace.running import Summary, execute, fan_out_summary
-from headrace.spreading import crew
+from headrace.spreading import Share, crew
 from tasks.policies import concluded, fan_out_name
 from tasks.stages import for_fan_outs
 
@@ -57,7 +57,7 @@ def study(
         "overrides": overrides,
     }
     plan = studying.plan(workload, name, seeds=seeds, seed=seed, **request)
-    with crew(at_once, cluster=cluster) as (elsewhere, limit):
+    with crew(at_once, Share() if cluster else None) as (elsewhere, limit):
         stages = for_fan_outs(elsewhere, limit)
         return concluded(execute(plan.job, stages, studied(plan, limit), "prefect", fan_out_summary))
 

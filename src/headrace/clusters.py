@@ -8,15 +8,18 @@ that a node may die at any time: Ray carries the stage out again elsewhere, from
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
+import socket
+import tempfile
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from headrace import projects
 from headrace.artifacts import Artifact, home
-from headrace.errors import ConfigError, HeadraceError, SystemTrouble
-from headrace.spreading import Elsewhere, Work, begin, carry_out, elsewhere
+from headrace.errors import ConfigError, Deserted, HeadraceError, SystemTrouble
+from headrace.spreading import Elsewhere, Share, Work, begin, carry_out, elsewhere
 from headrace.stages import artifacts_of
 
 if TYPE_CHECKING:
@@ -31,7 +34,7 @@ HANDED_ON = ("HEADRACE_", "TF_", "KERAS_")
 
 
 @contextlib.contextmanager
-def nodes(limit: int | None, cpus: float = 1, gpus: float = 0) -> Iterator[tuple[Elsewhere, int]]:
+def nodes(limit: int | None, share: Share) -> Iterator[tuple[Elsewhere, int]]:
     """Have the nodes of a Ray cluster carry stages out.
 
     The cluster is that of `RAY_ADDRESS`, else one that `ray start` has begun on this machine, else one of this machine
@@ -39,25 +42,35 @@ def nodes(limit: int | None, cpus: float = 1, gpus: float = 0) -> Iterator[tuple
 
     Args:
         limit: Stages at the same time; None: as many as the cluster has room for.
-        cpus: Processors that a stage asks for.
-        gpus: Accelerators that a stage asks for.
+        share: What each asks for.
 
     Yields:
         Function from a stage to one that runs on a node unless there is nothing to do, and how many of them run at the
         same time.
 
     Raises:
-        ConfigError: No node of the cluster has what a stage asks for.
+        ConfigError: The cluster does not have what a stage asks for.
         SystemTrouble: Ray is not installed, or its cluster can't be reached.
     """
     ray = _ray()
     _connect(ray)
     try:
-        room = _room(ray, cpus, gpus)
-        remote = ray.remote(num_cpus=cpus, num_gpus=gpus, max_retries=RETRIES)(_on_node)
+        room = _room(ray, share)
+        remote = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=RETRIES)(_on_node)
 
         def submit(work: Work) -> Artifact:
-            return _result(ray, remote.remote(work), work)
+            try:
+                several = share.workers > 1 and work.name == "train"
+                made, error = _together(ray, share, work) if several else ray.get(remote.remote(work))
+            except ray.exceptions.RayError as lost:
+                raise SystemTrouble(
+                    f"The Ray cluster has lost {work.node}.",
+                    received=f"{type(lost).__name__}: {lost}".splitlines()[0],
+                    remedy="see `ray status`; the same command goes on where it was cut short",
+                ) from lost
+            if error:
+                raise error
+            return cast(Artifact, made)
 
         yield (lambda stage: elsewhere(stage, submit)), min(limit or room, room)
     finally:
@@ -103,38 +116,28 @@ def _importable() -> list[str]:
     return list(dict.fromkeys([str(projects.root()), *filter(None, given)]))
 
 
-def _room(ray: ModuleType, cpus: float, gpus: float) -> int:
+def _room(ray: ModuleType, share: Share) -> int:
     """How many stages fit into the cluster at the same time."""
-    wanted = {name: amount for name, amount in (("CPU", cpus), ("GPU", gpus)) if amount}
+    wanted = {name: amount for name, amount in (("CPU", share.cpus), ("GPU", share.gpus)) if amount}
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(min(int(node.get(name, 0) / amount) for name, amount in wanted.items()) for node in alive)
-    if not room:
+    processes = sum(min(int(node.get(name, 0) / amount) for name, amount in wanted.items()) for node in alive)
+    if processes < share.workers:
+        asked = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items())
         raise ConfigError(
-            "No node of the Ray cluster has what a training asks for.",
-            expected=", ".join(f"{amount:g} {name}" for name, amount in wanted.items()),
+            "The Ray cluster does not have what a training asks for.",
+            expected=f"{share.workers} times {asked}" if share.workers > 1 else asked,
             received="; ".join(f"{node.get('CPU', 0):g} CPU, {node.get('GPU', 0):g} GPU" for node in alive),
-            remedy="ask for less by --cpus and --gpus, or add nodes",
+            remedy="ask for less by --cpus, --gpus and --workers, or add nodes",
         )
-    return room
+    return processes // share.workers
 
 
-def _result(ray: ModuleType, reference: Any, work: Work) -> Artifact:
-    try:
-        made, error = ray.get(reference)
-    except ray.exceptions.RayError as lost:
-        raise SystemTrouble(
-            f"The Ray cluster has lost {work.node}.",
-            received=f"{type(lost).__name__}: {lost}".splitlines()[0],
-            remedy="see `ray status`; the same command goes on where it was cut short",
-        ) from lost
-    if error:
-        raise error
-    found: Artifact = made
-    return found
+Answer = tuple[Artifact | None, HeadraceError | None]
+"""What a stage has made, or why it could not; an error of ours is an answer, for Ray would wrap it and try again."""
 
 
-def _on_node(work: Work) -> tuple[Artifact | None, HeadraceError | None]:
-    """Carry a stage out on a node; an error of ours is an answer, for Ray would wrap it and try again."""
+def _on_node(work: Work) -> Answer:
+    """Carry a stage out on a node."""
     begin()
     try:
         missing = [artifact for artifact in artifacts_of(work.arguments) if not artifact.path.is_dir()]
@@ -147,3 +150,72 @@ def _on_node(work: Work) -> tuple[Artifact | None, HeadraceError | None]:
         return carry_out(work), None
     except HeadraceError as error:
         return None, error
+
+
+# ----------------------------------------------------------------------------------- several workers of one training
+
+
+class _Member:
+    """A worker of a training, in a process that has computed nothing yet."""
+
+    def address(self) -> str:
+        """Where the others reach it."""
+        import ray
+
+        with socket.socket() as free:
+            free.bind(("", 0))
+            return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
+
+    def carry_out(self, work: Work, number: int, addresses: list[str]) -> Answer:
+        """Train as one of several; the first one's artifact is the result, the others' copies are thrown away."""
+        os.environ["TF_CONFIG"] = json.dumps(
+            {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
+        )
+        if number == 0:
+            return _on_node(work)
+        with tempfile.TemporaryDirectory() as own:
+            os.environ["HEADRACE_HOME"] = own
+            return _on_node(work)
+
+
+def _together(ray: ModuleType, share: Share, work: Work) -> Answer:
+    """Train on several workers; where one of them is lost, all begin again, from the first one's last checkpoint."""
+    bundle = {name: amount for name, amount in (("CPU", share.cpus), ("GPU", share.gpus)) if amount}
+    for _ in range(RETRIES):
+        # All of them or none: half a training would wait for the other half, and the other one for it.
+        group = ray.util.placement_group([bundle] * share.workers)
+        placed = ray.util.scheduling_strategies.PlacementGroupSchedulingStrategy(group)
+        member = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, scheduling_strategy=placed)(_Member)
+        members = [member.remote() for _ in range(share.workers)]
+        try:
+            addresses = ray.get([each.address.remote() for each in members])
+            return _first(ray, [each.carry_out.remote(work, k, addresses) for k, each in enumerate(members)])
+        except (ray.exceptions.RayActorError, Deserted) as lost:
+            log.warning("%s: a worker was lost, all begin again: %s", work.node, str(lost).splitlines()[0])
+        finally:
+            for each in members:
+                ray.kill(each)
+            ray.util.remove_placement_group(group)
+    raise SystemTrouble(
+        f"Workers of {work.node} were lost {RETRIES} times.",
+        remedy="see `ray status`; the same command goes on where it was cut short",
+    )
+
+
+def _first(ray: ModuleType, references: list[Any]) -> Answer:
+    """The answer of the first worker, once all have answered.
+
+    Raises:
+        Deserted: One of them has lost the others.
+        RayActorError: One of them is gone.
+    """
+    pending = references
+    while pending:
+        done, pending = ray.wait(pending)
+        for _, error in ray.get(done):
+            if isinstance(error, Deserted):
+                raise error
+            if error:
+                return None, error
+    found: Answer = ray.get(references[0])
+    return found

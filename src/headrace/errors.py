@@ -5,6 +5,7 @@ HeadraceError
 ├── DataError            3   the data are missing or not what was declared
 │   └── Unavailable      3   … because they can't be fetched from anywhere
 ├── SystemTrouble        4   the machine refuses: no room, no permission, a broken installation
+│   └── Deserted         4   … because another worker of the same training is gone
 └── StageFailed          5   a stage can't finish with the data and settings it was given
     └── Diverged         5   … because the loss is no longer a finite number
 
@@ -75,6 +76,10 @@ class SystemTrouble(HeadraceError):
     """The machine refuses: a folder that can't be written, a full disk, an installation that is not as locked."""
 
     exit_code = 4
+
+
+class Deserted(SystemTrouble):
+    """Another worker of the same training is gone; all can begin again, from the last checkpoint."""
 
 
 class StageFailed(HeadraceError):

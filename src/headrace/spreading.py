@@ -85,17 +85,25 @@ def elsewhere(stage: Any, submit: Callable[[Work], Artifact]) -> Call:
     return call
 
 
+@dataclass(frozen=True)
+class Share:
+    """What a training asks of a cluster."""
+
+    cpus: float = 1
+    """Processors of each of its workers."""
+    gpus: float = 0
+    """Accelerators of each of its workers; without any it sees none."""
+    workers: int = 1
+    """Processes that train one model together (`train.strategy=multi_worker`), on as many nodes as it takes."""
+
+
 @contextlib.contextmanager
-def crew(
-    jobs: int | None = None, *, cluster: bool = False, cpus: float = 1, gpus: float = 0
-) -> Iterator[tuple[Elsewhere, int]]:
+def crew(jobs: int | None = None, cluster: Share | None = None) -> Iterator[tuple[Elsewhere, int]]:
     """Have somebody to carry out stages: this process, some of this machine, or the nodes of a Ray cluster.
 
     Args:
         jobs: Stages at the same time; None: one, or on a cluster as many as it has room for.
-        cluster: Whether there is a cluster to do it.
-        cpus: Processors that a stage asks of a cluster.
-        gpus: Accelerators that a stage asks of a cluster.
+        cluster: What each asks of a cluster; None to do without one.
 
     Yields:
         Function from a stage to one that they carry out, and how many they carry out at the same time.
@@ -103,7 +111,7 @@ def crew(
     if cluster:
         from headrace.clusters import nodes
 
-        with nodes(jobs, cpus, gpus) as found:
+        with nodes(jobs, cluster) as found:
             yield found
     else:
         with workers(jobs or 1) as elsewhere:

@@ -18,7 +18,7 @@ from headrace.artifacts import Artifact, home, write_json
 from headrace.clusters import _room, nodes
 from headrace.errors import ConfigError, SystemTrouble
 from headrace.jobs import Job, resolve
-from headrace.spreading import at_once
+from headrace.spreading import Share, at_once
 from headrace.stages import Room, stage
 from tests.core.conftest import Result
 
@@ -43,7 +43,7 @@ def count(job: Job, room: Room, *, to: int, before: Artifact | None = None, trou
 
 def test_ray_that_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(SystemTrouble, match="Ray is not installed") as told, nodes(1):
+    with pytest.raises(SystemTrouble, match="Ray is not installed") as told, nodes(1, Share()):
         pass
     assert "headrace[ray]" in str(told.value)
 
@@ -55,12 +55,12 @@ class TestRoom:
 
     def test_is_counted_node_by_node(self) -> None:
         # Three processors on one node and three on another have room for two trainings of two, not for three.
-        assert _room(self.ray({"CPU": 3.0}, {"CPU": 3.0}), 2, 0) == 2
-        assert _room(self.ray({"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0}), 1, 0.5) == 2
+        assert _room(self.ray({"CPU": 3.0}, {"CPU": 3.0}), Share(cpus=2)) == 2
+        assert _room(self.ray({"CPU": 8.0, "GPU": 1.0}, {"CPU": 8.0}), Share(gpus=0.5)) == 2
 
     def test_that_no_node_has_is_told_with_what_they_have(self) -> None:
-        with pytest.raises(ConfigError, match=r"4 CPU, 1 GPU(.|\n)*2 CPU, 0 GPU(.|\n)*--cpus and --gpus"):
-            _room(self.ray({"CPU": 2.0}), 4, 1)
+        with pytest.raises(ConfigError, match=r"2 times 4 CPU, 1 GPU(.|\n)*4 CPU, 1 GPU; 2 CPU, 0 GPU(.|\n)*--cpus"):
+            _room(self.ray({"CPU": 4.0, "GPU": 1.0}, {"CPU": 2.0}), Share(cpus=4, gpus=1, workers=2))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ class TestNodes:
         monkeypatch.setenv("PYTHONPATH", str(ROOT))
 
     def test_make_what_the_stage_would_and_are_asked_only_for_what_is_new(self) -> None:
-        with nodes(None) as (elsewhere, limit):
+        with nodes(None, Share()) as (elsewhere, limit):
             made = elsewhere(count)(JOB, to=1)
             again = elsewhere(count)(JOB, to=1)
         assert limit == 2
@@ -91,16 +91,19 @@ class TestNodes:
         assert (made.state, again.state, made.digest) == ("run", "skipped", again.digest)
 
     def test_give_errors_back_as_they_are(self) -> None:
-        with nodes(None) as (elsewhere, _), pytest.raises(ConfigError, match="ask for something else"):
+        with nodes(None, Share()) as (elsewhere, _), pytest.raises(ConfigError, match="ask for something else"):
             elsewhere(count)(JOB, to=1, trouble="refuse")
 
     def test_that_do_not_see_the_home_say_so(self, tmp_path: Path) -> None:
         gone = Artifact(tmp_path / "gone", "0" * 64, "preprocess")
-        with nodes(None) as (elsewhere, _), pytest.raises(SystemTrouble, match="does not see what was made before"):
+        with (
+            nodes(None, Share()) as (elsewhere, _),
+            pytest.raises(SystemTrouble, match="does not see what was made before"),
+        ):
             elsewhere(count)(JOB, to=1, before=gone)
 
     def test_whose_process_is_killed_go_on_where_it_was(self) -> None:
-        with nodes(None) as (elsewhere, _):
+        with nodes(None, Share()) as (elsewhere, _):
             made = elsewhere(count)(JOB, to=10, trouble="die")
         assert made.json("count.json")["from"] == 6
 
@@ -115,7 +118,7 @@ class TestNodes:
             cluster.remove_node(lost, allow_graceful=False)
             return Artifact(Path(), "", "lost")
 
-        with nodes(None) as (elsewhere, limit):
+        with nodes(None, Share()) as (elsewhere, limit):
             assert limit == 3
             calls = [lambda to=to: elsewhere(count)(JOB, to=to) for to in (150, 151, 152)]
             *made, _ = at_once([*calls, lose], 4)
@@ -143,3 +146,62 @@ class TestNodes:
         assert cells[0] == cells[1]
         ray, local = (told(engine, *folds) for engine in ("ray", "local"))
         assert (ray["engine"], ray["metrics"], ray["verdict"]) == ("ray", local["metrics"], local["verdict"])
+
+    def test_train_one_model_together_with_the_updates_of_one_process(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, headrace: Callable[..., Result]
+    ) -> None:
+        def learned(*words: str) -> list[float]:
+            monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / words[-1]))
+            done = headrace("run", "house_prices", "--profile", "smoke", "--data", "synthetic", "--json", *words)
+            (history,) = (tmp_path / words[-1]).glob("artifacts/house_prices/train/*/history.json")
+            assert done.json["state"] == "completed"
+            return list(json.loads(history.read_text())["metrics"]["loss"])
+
+        together = learned("--set", "train.strategy=multi_worker", "--workers", "2", "--engine", "ray")
+        assert together == pytest.approx(learned("--engine", "local"), rel=1e-4)
+
+    def test_of_which_one_is_lost_in_training_begin_again_together(
+        self, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By a kill -9 of the process that is not the first."""
+        import ray
+
+        from headrace.chain import Stages, prepared
+
+        settings = {"train.strategy": "multi_worker", "train.epochs": 400}
+        job = resolve("house_prices", profile="smoke", data="synthetic", overrides=settings)
+        records = prepared(job, Stages.plain())[-1]
+        train = Stages.plain().train
+        cut: list[int] = []
+
+        def cut_short() -> Artifact:
+            while not list((home() / "work").rglob("checkpoint-*.npz")):
+                time.sleep(0.05)
+            cut.append(kill_one())
+            return records
+
+        with nodes(None, Share(workers=2)) as (elsewhere, _):
+            made, _ = at_once([lambda: elsewhere(train)(job, records), cut_short], 2)
+        assert cut
+        assert made.json("training.json")["resumed_from_epoch"] > 0
+        monkeypatch.setenv("HEADRACE_HOME", str(tmp_path / "undisturbed"))
+        with nodes(None, Share(workers=2)) as (elsewhere, _):
+            expected = elsewhere(train)(job, records)
+        assert made.digest == expected.digest
+        assert not ray.is_initialized()
+
+
+def kill_one() -> int:
+    """Kill the worker of a training whose home is not the shared one."""
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            told, environment = ((path / name).read_bytes() for name in ("cmdline", "environ"))
+            opened = [os.readlink(file) for file in (path / "fd").iterdir()]
+        except OSError:
+            continue
+        ours = told.startswith(b"ray::_Member") and f"HEADRACE_HOME={home()}".encode() in environment.split(b"\0")
+        # The first one holds the lock of the stage.
+        if ours and not any(file.startswith(str(home())) for file in opened):
+            os.kill(int(path.name), signal.SIGKILL)
+            return int(path.name)
+    raise AssertionError("no other worker was found")

@@ -1,4 +1,4 @@
-"""A worker and everything that it runs killed without a word, in training: nothing is lost.
+"""A worker and everything that it runs killed without a word, in training, or a run cancelled: nothing is lost.
 
 The worker is on a machine of its own, so to say: its home is not that of the server, which therefore learns of the end
 by the missing signs of life alone.
@@ -113,7 +113,7 @@ def ask(api: str, run: str, code: str = "") -> str:
 from uuid import UUID
 from prefect import get_client
 from prefect.client.schemas.sorting import LogSort
-from prefect.states import Scheduled
+from prefect.states import Cancelling, Scheduled
 run = UUID({run!r})
 with get_client(sync_client=True) as client:
     {code}
@@ -136,31 +136,60 @@ def trained(home: Path) -> tuple[str, str]:
     return manifest.parent.name, read_json(manifest)["digest"]
 
 
-def test_a_killed_run_is_marked_as_crashed_and_its_retry_ends_as_if_nothing_had_happened(
-    api: str, work: Callable[[], subprocess.Popen[bytes]], tmp_path: Path
-) -> None:
-    worker = work()
+def in_training(api: str, home: Path) -> str:
+    """A flow run that is in training, and has left a checkpoint."""
     start = f"""
 from prefect.deployments import run_deployment
 print(run_deployment("house_prices/smoke", parameters={REQUEST!r}, timeout=0, _sync=True).id)
 """
     run = said("-c", start, PREFECT_API_URL=api)
-    scratch = tmp_path / "worker" / "work" / "house_prices" / "train"
-    until(lambda: list(scratch.rglob("checkpoint-*.npz")), 300)
+    until(lambda: list((home / "work" / "house_prices" / "train").rglob("checkpoint-*.npz")), 300)
+    return run
+
+
+def undisturbed(home: Path) -> tuple[str, str]:
+    """What the same training comes to without a server, and without anybody who cuts it short."""
+    settings = [word for path, value in OVERRIDES.items() for word in ("--set", f"{path}={value}")]
+    options = ["--variant", "final", "--profile", "smoke", "--data", "synthetic", *settings]
+    said("-m", "headrace", "run", "house_prices", *options, HEADRACE_HOME=str(home))
+    return trained(home)
+
+
+def once_more(api: str, run: str) -> None:
+    """Have a flow run carried out again, to its end."""
+    ask(api, run, 'client.set_flow_run_state(run, Scheduled(message="once more"), force=True)')
+    until(lambda: ask(api, run) in ("Completed", "Rejected", "Failed", "Crashed"), 900)
+    assert ask(api, run) == "Completed"
+
+
+def test_a_killed_run_is_marked_as_crashed_and_its_retry_ends_as_if_nothing_had_happened(
+    api: str, work: Callable[[], subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    worker = work()
+    run = in_training(api, tmp_path / "worker")
     kill(worker)
     assert ask(api, run) == "Running"
 
-    # Meanwhile, the same undisturbed, without a server.
-    settings = [word for path, value in OVERRIDES.items() for word in ("--set", f"{path}={value}")]
-    options = ["--variant", "final", "--profile", "smoke", "--data", "synthetic", *settings]
-    said("-m", "headrace", "run", "house_prices", *options, HEADRACE_HOME=str(tmp_path / "undisturbed"))
+    # Meanwhile, the same undisturbed.
+    expected = undisturbed(tmp_path / "undisturbed")
     until(lambda: ask(api, run) == "Crashed", SILENCE.total_seconds() + 60)
-
     work()
-    ask(api, run, 'client.set_flow_run_state(run, Scheduled(message="once more"))')
-    until(lambda: ask(api, run) in ("Completed", "Rejected", "Failed", "Crashed"), 900)
+    once_more(api, run)
 
-    assert ask(api, run) == "Completed"
-    log = (tmp_path / "worker.log").read_text(errors="replace")
-    assert "train: going on after epoch" in log
-    assert trained(tmp_path / "worker") == trained(tmp_path / "undisturbed")
+    assert "train: going on after epoch" in (tmp_path / "worker.log").read_text(errors="replace")
+    assert trained(tmp_path / "worker") == expected
+
+
+def test_a_cancelled_run_can_be_carried_out_again_and_goes_on_where_it_was(
+    api: str, work: Callable[[], subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    work()
+    run = in_training(api, tmp_path / "worker")
+    ask(api, run, "client.set_flow_run_state(run, Cancelling())")
+    until(lambda: ask(api, run) == "Cancelled", 120)
+    assert not list((tmp_path / "worker" / "artifacts" / "house_prices" / "train").glob("*/manifest.json"))
+
+    once_more(api, run)
+
+    assert "train: going on after epoch" in (tmp_path / "worker.log").read_text(errors="replace")
+    assert trained(tmp_path / "worker") == undisturbed(tmp_path / "undisturbed")

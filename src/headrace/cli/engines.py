@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
+from headrace.spreading import Share, crew
+
 if TYPE_CHECKING:
     from headrace.chain import Stages
 
@@ -40,8 +42,7 @@ class Spread:
     """How many trainings run at a time, and what each asks of a cluster."""
 
     jobs: int | None
-    cpus: float
-    gpus: float
+    share: Share
 
 
 def spread_options(command: Command) -> Command:
@@ -57,18 +58,25 @@ def spread_options(command: Command) -> Command:
         type=click.FloatRange(min=0, min_open=True),
         default=1.0,
         show_default=True,
-        help="Processors that a training asks of a Ray cluster.",
+        help="Processors that a training (each of its workers) asks of a Ray cluster.",
     )
     @click.option(
         "--gpus",
         type=click.FloatRange(min=0),
         default=0.0,
         show_default=True,
-        help="Accelerators that a training asks of a Ray cluster.",
+        help="Accelerators that a training (each of its workers) asks of a Ray cluster.",
+    )
+    @click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        help="Processes of a Ray cluster that train one model together (train.strategy=multi_worker).",
     )
     @functools.wraps(command)
-    def spread(*args: Any, jobs: int | None, cpus: float, gpus: float, **kwargs: Any) -> Any:
-        return command(*args, spread=Spread(jobs, cpus, gpus), **kwargs)
+    def spread(*args: Any, jobs: int | None, cpus: float, gpus: float, workers: int, **kwargs: Any) -> Any:
+        return command(*args, spread=Spread(jobs, Share(cpus, gpus, workers)), **kwargs)
 
     return cast(Command, spread)
 
@@ -82,8 +90,7 @@ def carried_out_by(engine: str, spread: Spread) -> Iterator[tuple[Stages, int]]:
         spread: How many, and what each asks for.
     """
     from headrace.chain import Stages
-    from headrace.spreading import crew
 
     plain = Stages.plain()
-    with crew(spread.jobs, cluster=engine == "ray", cpus=spread.cpus, gpus=spread.gpus) as (elsewhere, limit):
+    with crew(spread.jobs, spread.share if engine == "ray" else None) as (elsewhere, limit):
         yield replace(plain, train=elsewhere(plain.train), evaluate=elsewhere(plain.evaluate)), limit

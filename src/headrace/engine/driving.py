@@ -15,7 +15,7 @@ from headrace.console import progress
 from headrace.engine import checkpoints
 from headrace.engine.checkpoints import Checkpoint
 from headrace.engine.journals import Journal
-from headrace.errors import Diverged, SystemTrouble
+from headrace.errors import Deserted, Diverged
 from headrace.spec import Train
 from headrace.stages import Room
 
@@ -272,13 +272,13 @@ def _diverged(loss: str, epoch: int, settings: Train, lowered: int) -> Diverged:
     )
 
 
-def deserted(error: Exception) -> SystemTrouble | None:
+def deserted(error: Exception) -> Deserted | None:
     """What to tell of an error that several workers meet when one of them is gone."""
     import tensorflow as tf
 
     if not isinstance(error, tf.errors.OpError):
         return None
-    return SystemTrouble(
+    return Deserted(
         "Another worker is gone.",
         received=error.message.strip().splitlines()[0],
         remedy="start all workers again: they go on from the last checkpoint of the first one",
