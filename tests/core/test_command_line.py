@@ -147,7 +147,7 @@ class TestRun:
     ) -> None:
         from headrace import running
 
-        monkeypatch.setattr(running, "execute", lambda job, stages: {"verdict": "fail"})
+        monkeypatch.setattr(running, "execute", lambda *given: {"verdict": "fail"})
         result = headrace("run", "tiny", "--json")
         assert (result.code, result.json) == (1, {"verdict": "fail"})
 
@@ -222,7 +222,7 @@ class TestRequests:
             (("registry", "lst"), "There is no command `lst`: did you mean `list`"),
             (("run",), "Missing argument 'WORKLOAD'"),
             (("run", "tiny", "--sed", "3"), "No such option '--sed'"),
-            (("run", "tiny", "--engine", "ray"), "Invalid value for '--engine': 'ray' is not one of"),
+            (("run", "tiny", "--engine", "dask"), "Invalid value for '--engine': 'dask' is not one of"),
             (("run", "tinny"), "There is no workload `tinny`: did you mean `tiny`?"),
             (("plan", "tinny"), "There is no workload `tinny`: did you mean `tiny`?"),
             (("show", "tinny"), "There is no workload `tinny`: did you mean `tiny`?"),
@@ -501,11 +501,11 @@ class TestProcesses:
             # A shell that runs the tests in the background has them ignore Ctrl-C.
             "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
             "from headrace import __main__, running\n"
-            "def execute(job, stages):\n"
+            "def execute(*given):\n"
             "    print('ready', file=sys.stderr, flush=True); time.sleep(60)\n"
             "running.execute = execute\n"
             "from headrace.chain import Stages\n"
-            "Stages.plain = classmethod(lambda cls: None)\n"
+            "Stages.plain = classmethod(lambda cls: Stages(**dict.fromkeys(Stages.__dataclass_fields__)))\n"
             "sys.exit(__main__.main(['run', 'tiny']))\n"
         )
         running = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
