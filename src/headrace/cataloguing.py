@@ -20,6 +20,7 @@ from headrace import projects
 from headrace.artifacts import write_atomically, write_json
 from headrace.errors import ConfigError
 from headrace.spec import Pipeline, Promise
+from headrace.tabulating import of_ensemble, of_tuning
 
 BEGIN, END = "<!-- workloads:begin -->", "<!-- workloads:end -->"
 
@@ -125,21 +126,26 @@ def texts(root: Path) -> dict[Path, str]:
     return {readme: insert(readme.read_text(), table(root)), root / "docs" / "results.md": page(root)}
 
 
-def record(root: Path, found: Mapping[str, Any], command: str) -> list[Path]:
-    """Write what a study has found into the documents: a page, and the results of variants for the README's table.
+def record(root: Path, kind: str, found: Mapping[str, Any], command: str) -> list[Path]:
+    """Write what a fan-out has found into the documents: a page, and of a study the results of variants, too.
 
     Args:
         root: The project.
-        found: Contents of `study.json`.
+        kind: `study`, `tune` or `ensemble`.
+        found: Contents of `study.json`, `tuning.json` or `ensemble.json`.
         command: The command that it was carried out by.
 
     Returns:
         The files that were written.
     """
     date = time.strftime("%Y-%m-%d", time.gmtime())
-    page = root / "docs" / "studies" / f"{found['workload']}-{found['study']}.md"
+    name = found["study" if kind == "study" else "tuning" if kind == "tune" else "ensemble"]
+    page = root / "docs" / "studies" / f"{found['workload']}-{name}.md"
     page.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(page, page_of(found, command, date).encode())
+    text = page_of(found, command, date) if kind == "study" else page_of_models(kind, found, command, date)
+    write_atomically(page, text.encode())
+    if kind != "study":
+        return [page]
     # What all cells of a study have in common besides makes something else of a variant.
     if found["on"] != "test" or found["data"] != "real" or found["profile"] != "full" or found.get("settings"):
         return [page]
@@ -206,6 +212,21 @@ def page_of(found: Mapping[str, Any], command: str, date: str) -> str:
         interval = spread(cell["interval"]) if cell["interval"] else ""
         value = "" if cell["value"] is None else short(cell["value"])
         lines.append(_row((cell["rank"] or "", cell["cell"], value, interval, seeds, parameters, cell["seconds"])))
+    return "\n".join([*lines, ""])
+
+
+def page_of_models(kind: str, found: Mapping[str, Any], command: str, date: str) -> str:
+    """A tuning or an ensemble as a page in Markdown: its tables."""
+    of_a_tuning = kind == "tune"
+    lines = [
+        f"# {found['workload']}: {found['tuning' if of_a_tuning else 'ensemble']}",
+        "",
+        *([found["description"], ""] if found.get("description") else []),
+        f"`{command}`, {date}, {found['data']} data, profile {found['profile']}.",
+    ]
+    for table in of_tuning(found) if of_a_tuning else of_ensemble(found):
+        lines += ["", _row(table.columns), _row(["---"] * len(table.columns))]
+        lines += [_row("" if cell is None else cell for cell in row) for row in table.rows]
     return "\n".join([*lines, ""])
 
 

@@ -172,7 +172,7 @@ class TestStudies:
     def recorded(self, project: Path, **changes: Any) -> list[str]:
         (project / "README.md").write_text(f"# Tiny\n\n{BEGIN}\n{END}\n")
         (project / "docs").mkdir(exist_ok=True)
-        paths = cataloguing.record(project, {**self.FOUND, **changes}, "headrace study tiny sizes --seeds 2")
+        paths = cataloguing.record(project, "study", {**self.FOUND, **changes}, "headrace study tiny sizes --seeds 2")
         return [path.relative_to(project).as_posix() for path in paths]
 
     def test_get_a_page_with_findings_and_cells(self, project: Path) -> None:
@@ -218,3 +218,57 @@ class TestStudies:
         with pytest.raises(ConfigError, match="can't be used"):
             self.recorded(project)
         assert (project / "docs" / "results.json").read_text() == "{"
+
+
+class TestTuningsAndEnsembles:
+    TUNING: dict[str, Any] = {  # noqa: RUF012
+        "workload": "tiny",
+        "tuning": "width",
+        "description": "Units and optimizer",
+        "data": "real",
+        "profile": "full",
+        "objective": "val_mae",
+        "space": {"model.units": {}},
+        "trials": [
+            {"trial": 1, "values": {"model.units": 4}, "trained_epochs": 7, "value": 2.5, "problem": None},
+            {"trial": 2, "values": {"model.units": 8}, "trained_epochs": None, "value": None, "problem": "too | large"},
+        ],
+        "finalists": [
+            {"place": 1, "trial": 1, "epochs": 8, "metrics": {"mae": 2.25}},
+            {"place": 2, "trial": 2, "epochs": None, "metrics": None},
+        ],
+        "ensemble": {"metrics": {"mae": 2.125}},
+    }
+    ENSEMBLE: dict[str, Any] = {  # noqa: RUF012
+        "workload": "tiny",
+        "ensemble": "both",
+        "data": "real",
+        "profile": "full",
+        "split": "test",
+        "metrics": {"mae": 2.0},
+        "members": [{"member": "plain", "weight": 0.75, "metrics": {"mae": 2.5}}],
+    }
+
+    def page(self, project: Path, kind: str, found: dict[str, Any]) -> list[str]:
+        (path,) = cataloguing.record(project, kind, found, f"headrace {kind} tiny")
+        assert not (project / "docs" / "results.json").exists()
+        return [path.name, *path.read_text().splitlines()]
+
+    def test_get_a_page_with_trials_finalists_and_their_average(self, project: Path) -> None:
+        name, *lines = self.page(project, "tune", self.TUNING)
+        assert name == "tiny-width.md"
+        assert lines[:3] == ["# tiny: width", "", "Units and optimizer"]
+        for row in (
+            "| trial | model.units | epochs | val_mae |  |",
+            "| 1 | 4 | 7 | 2.5 |  |",
+            "| 2 | 8 |  |  | too \\| large |",
+            "| best 1 | 1 | 8 | 2.25 |",
+            "| best 2 | 2 |  |  |",
+            "| average |  |  | 2.125 |",
+        ):
+            assert row in lines
+
+    def test_get_a_page_with_the_average_and_its_members(self, project: Path) -> None:
+        name, *lines = self.page(project, "ensemble", self.ENSEMBLE)
+        assert name == "tiny-both.md"
+        assert lines[-3:] == ["| --- | --- | --- |", "| average |  | 2 |", "| plain | 0.750 | 2.5 |"]

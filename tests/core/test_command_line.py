@@ -516,3 +516,13 @@ class TestProcesses:
             words = running.stderr.read()
         assert running.returncode == 130
         assert words.strip() == "headrace: interrupted; the same command goes on where this one stopped"
+
+
+def test_what_is_written_of_a_fan_out_names_the_command_that_gives_it_again() -> None:
+    from headrace.cli.fanouts import _command
+
+    given = {"members": ["plain", "folded"], "weights": None, "seeds": 2, "data": "real"}
+    assert _command("ensemble", "tiny", None, given, ("train.epochs=2",)) == (
+        "headrace ensemble tiny --members plain,folded --seeds 2 --data real --set train.epochs=2"
+    )
+    assert _command("tune", "tiny", "width", {"data": None}, ()) == "headrace tune tiny width"

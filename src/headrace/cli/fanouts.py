@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from headrace.cli.runs import end_dead_runs, show_gates
 from headrace.cli.shared import Command, application, asked, number, request_options, show_json, show_table
 from headrace.console import shown_by
 from headrace.errors import ConfigError
+from headrace.tabulating import of_ensemble, of_tuning
 
 if TYPE_CHECKING:
     from headrace.chain import Order
@@ -28,6 +29,7 @@ def fan_out_options(command: Command) -> Command:
         click.argument("name", required=False),
         spread_options,
         click.option("--plan", "planned", is_flag=True, help="Tell what would be done, and change nothing."),
+        click.option("--write", "into_docs", is_flag=True, help="Write the result into docs/ and the README, too."),
     )
     for option in reversed(options):
         command = option(command)
@@ -40,8 +42,7 @@ seeds = click.option("--seeds", type=click.IntRange(min=1), help="How often to t
 @click.command()
 @fan_out_options
 @seeds
-@click.option("--write", "into_docs", is_flag=True, help="Write the result into docs/ and the README, too.")
-def study(workload: str, name: str | None, seeds: int | None, into_docs: bool, **options: Any) -> int:
+def study(workload: str, name: str | None, seeds: int | None, **options: Any) -> int:
     """Compare configurations: train all, rank them.
 
     \b
@@ -55,18 +56,7 @@ def study(workload: str, name: str | None, seeds: int | None, into_docs: bool, *
     def make(**request: Any) -> studying.Plan:
         return studying.plan(workload, chosen, seeds=seeds, **request)
 
-    def written(summary: Mapping[str, Any]) -> None:
-        from headrace import cataloguing
-
-        words = ["headrace study", workload, chosen, *([f"--seeds {seeds}"] if seeds else [])]
-        words += [f"--{name} {options[name]}" for name in ("variant", "profile", "data", "source") if options.get(name)]
-        words += [f"--set {setting}" for setting in options["settings"]]
-        for path in cataloguing.record(projects.root(), summary["study"], " ".join(words)):
-            click.echo(f"wrote {path}", err=True)
-
-    given = {"name": chosen, "seeds": seeds}
-    told = written if into_docs else None
-    return _carry_out("study", make, chain.studied, given, workload, told=told, **options)
+    return _carry_out("study", make, chain.studied, {"name": chosen, "seeds": seeds}, workload, **options)
 
 
 @click.command()
@@ -136,7 +126,7 @@ def _carry_out(
     parameters: dict[str, Any],
     workload: str,
     *,
-    told: Callable[[Mapping[str, Any]], None] | None = None,
+    into_docs: bool,
     engine: str,
     as_json: bool,
     spread: Spread,
@@ -182,9 +172,24 @@ def _carry_out(
         show_json(summary)
     else:
         show_fan_out(summary)
-    if told:
-        told(summary)
+    if into_docs:
+        from headrace import cataloguing
+
+        asked_for = {**{name: value for name, value in parameters.items() if name != "name"}, **options}
+        words = _command(kind, workload, parameters["name"], asked_for, settings)
+        found = next(summary[name] for name in ("study", "tuning", "ensemble") if name in summary)
+        for path in cataloguing.record(projects.root(), kind, found, words):
+            click.echo(f"wrote {path}", err=True)
     return running.exit_code(summary)
+
+
+def _command(kind: str, workload: str, name: str | None, options: Mapping[str, Any], settings: Sequence[str]) -> str:
+    """The command line by which somebody else gets the same result."""
+    words = [f"headrace {kind}", workload, *([name] if name else [])]
+    for option, value in options.items():
+        if value is not None:
+            words.append(f"--{option} {','.join(value) if isinstance(value, list) else value}")
+    return " ".join([*words, *(f"--set {setting}" for setting in settings)])
 
 
 def show_fan_out(summary: Mapping[str, Any]) -> None:
@@ -195,10 +200,10 @@ def show_fan_out(summary: Mapping[str, Any]) -> None:
     click.echo(f"{summary['title']}: {made} nodes run, {len(summary['stages']) - made} skipped")
     if "study" in summary:
         _show_study(summary["study"])
-    elif "tuning" in summary:
-        _show_tuning(summary["tuning"])
     else:
-        _show_ensemble(summary["ensemble"])
+        tables = of_tuning(summary["tuning"]) if "tuning" in summary else of_ensemble(summary["ensemble"])
+        for table in tables:
+            show_table(table.columns, table.rows, table.right)
     show_gates(summary["gates"])
     click.echo(f"verdict: {summary['verdict']} · {summary['seconds']:.1f} s\nreport: {summary['report']}")
 
@@ -220,29 +225,3 @@ def _show_study(found: Mapping[str, Any]) -> None:
     columns = ("rank", "cell", metric, "interval", "parameters", "seconds", "")
     show_table(columns, rows, right=("rank", metric, "parameters", "seconds"))
     click.echo(found["basis"])
-
-
-def _show_tuning(found: Mapping[str, Any]) -> None:
-    paths = list(found["space"])
-    rows = [
-        (t["trial"], *[number(t["values"][p]) for p in paths], t["trained_epochs"], number(t["value"]), t["problem"])
-        for t in found["trials"]
-    ]
-    show_table(("trial", *paths, "epochs", found["objective"], ""), rows, right=("trial", "epochs", found["objective"]))
-    metrics = list(dict.fromkeys(name for one in found["finalists"] for name in one["metrics"] or ()))
-    ends = [
-        (f"best {f['place']}", f["trial"], f["epochs"], *[number((f["metrics"] or {}).get(m)) for m in metrics])
-        for f in found["finalists"]
-    ]
-    if found["ensemble"]:
-        ends.append(("average", None, None, *[number(found["ensemble"]["metrics"][name]) for name in metrics]))
-    show_table(("on the test split", "trial", "epochs", *metrics), ends, right=("trial", "epochs", *metrics))
-
-
-def _show_ensemble(found: Mapping[str, Any]) -> None:
-    metrics = list(found["metrics"])
-    rows = [("average", None, *[number(found["metrics"][name]) for name in metrics])]
-    rows += [
-        (m["member"], f"{m['weight']:.3f}", *[number(m["metrics"][name]) for name in metrics]) for m in found["members"]
-    ]
-    show_table(("on the test split", "weight", *metrics), rows, right=("weight", *metrics))
