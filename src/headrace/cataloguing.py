@@ -199,7 +199,8 @@ def page_of(found: Mapping[str, Any], command: str, date: str) -> str:
         found["description"],
         "",
         f"`{command}`, {date}, {found['data']} data, profile {found['profile']}, seeds "
-        f"{', '.join(map(str, found['seeds']))}: {found['metric']} on {found['on'].replace('_', ' ')}. "
+        f"{', '.join(map(str, found['seeds']))}: {found['metric']} on {found['on'].replace('_', ' ')}"
+        f"{', in the last epoch' if found.get('at') == 'last' else ''}. "
         f"{found['basis']}",
         "",
     ]

@@ -265,6 +265,7 @@ def study(job: Job, room: Room, records: Artifact, made: Sequence[Artifact], *, 
         "data": data,
         "profile": job.profile,
         "on": plan.study.on,
+        "at": plan.study.at,
         "metric": plan.metric,
         "mode": plan.mode,
         "seeds": [job.seed for job in plan.cells[0].jobs],
@@ -365,7 +366,10 @@ def _value(plan: Plan, job: Job, at: Mapping[str, Artifact]) -> tuple[float | No
         return None, None
     history = model.json("history.json")["metrics"]
     _known(plan.metric, history)
-    return (min if plan.mode == "min" else max)(history[plan.metric]), None
+    curve = history[plan.metric]
+    if plan.study.at == "last":
+        return curve[-1], None
+    return (min if plan.mode == "min" else max)(curve), None
 
 
 def _known(metric: str, metrics: Any) -> None:

@@ -204,6 +204,15 @@ class TestRuns:
         assert found["cells"][0]["value"] == pytest.approx(2.0)  # the best epoch, not the last
         assert found["cells"][0]["training"]["val_mae"] == pytest.approx(2.3)
 
+    def test_of_the_last_epoch_tell_how_far_a_network_has_overfitted(self, pretended: Stages) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            late = projects.load("tiny").studies["watched"].model_copy(update={"at": "last"})
+            patch.setitem(projects.load("tiny").studies, "watched", late)
+            found, _ = study("watched", pretended)
+        assert found["cells"][0]["value"] == pytest.approx(2.3)
+        with pytest.raises(ValueError, match="only a study on validation knows of epochs, not one on test"):
+            Study(cells={"a": {}}, at="last")
+
     def test_by_cross_validation_train_the_folds_and_nothing_else(self, pretended: Stages) -> None:
         found, states = study("folds", pretended)
         assert [node for node in states if "units 2" in node] == [
