@@ -530,8 +530,8 @@ class Study(Grid):
     """Where the metric is measured. `test`: as `evaluate` does, a table of results rather than a way to choose.
     `validation`: on what `train.validation_split` holds out. `cross_validation`: its mean."""
     at: Literal["best", "last"] = "best"
-    """The epoch that counts `on` validation: the best one, or the last one, which tells how far a network has overfitted
-    by then."""
+    """The epoch that counts `on` validation: the best one, or the last one, which tells how far a network has
+    overfitted by then."""
     metric: str | None = None
     """Default: the task's own, `val_loss`, or that of the cross-validation."""
     mode: Literal["auto", "min", "max"] = "auto"
