@@ -140,7 +140,9 @@ class TestActivations:
 
 
 class TestHeatMaps:
-    @pytest.mark.parametrize("classes", [2, 1], ids=["softmax", "sigmoid"])
+    @pytest.mark.parametrize(
+        "classes", [pytest.param(2, id="softmax"), pytest.param(1, id="sigmoid", marks=pytest.mark.slow)]
+    )
     def test_fall_on_the_thing_that_decides(self, classes: int) -> None:
         """The pointing game: the thing covers a ninth of the image."""
         from headrace.seeing.heatmaps import heat_maps

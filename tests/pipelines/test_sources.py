@@ -24,6 +24,7 @@ from headrace.describing.summaries import Statistics, summarise
 from headrace.errors import DataError
 from headrace.fingerprints import function_code
 from headrace.getting.fetching import fetch
+from headrace.getting.tfds_source import prepare
 from headrace.looking.leaking import SUSPICIOUS, Clue, clues, columns
 from headrace.ragged import Ragged
 from headrace.readers.batches import to_arrays, whole
@@ -507,6 +508,7 @@ REAL = {
     "faces.CELEBA": {"train": 1_080, "test": 120},
     "faces.OLIVETTI": {"train": 360, "test": 40},
     "flowers.FLOWERS": {"train": 320, "test": 80},
+    "flowers.TF_FLOWERS": {"train": 320, "test": 80},
     "imdb_indexed.IMDB_INDEXED": {"train": 5_000, "test": 5_000},
     "imdb_raw.LABELLED": {"train": 4_000, "validation": 1_000, "test": 5_000},
     "imdb_raw.TEXTS": {"train": 5_500, "test": 5_000},
@@ -530,6 +532,7 @@ REAL = {
 NOT_IN_THE_MIRROR = {
     "cats_vs_dogs.KAGGLE",
     "cifar10.CIFAR10",
+    "faces.CELEB_A",
     "jena_climate.JENA",
     "pictures.COAST_PICTURE",
     "pictures.FLOWERS_AND_PAINTING",
@@ -548,6 +551,8 @@ def test_real_data_are_read_described_and_kept(name: str, mirror: Path, tmp_path
     raw, records = tmp_path / "raw", tmp_path / "records"
     raw.mkdir()
     records.mkdir()
+    if source.tfds:
+        prepare(source.tfds, raw, tmp_path / "scratch", fetch)
     for file, held in zip(source.files, fetch(source.files), strict=True):
         (raw / file.name).symlink_to(held.path)
     splits = {split: list(sound(source, raw, split)) for split in source.read(raw)}
