@@ -109,11 +109,11 @@ PIPELINE = Pipeline(
             ),
         ),
         "overfitting": Study(
-            description="The same after all 20 epochs: how far each has overfitted by then",
+            description="The same: how far the loss on held-out examples has risen again after 20 epochs",
             variant="dev",
             cells=HELD_BACK,
             on="validation",
-            at="last",
+            at="since_best",
             metric="val_loss",
             findings=(
                 Finding(cell="smaller", beats="original", source=SECTION),

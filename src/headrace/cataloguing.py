@@ -199,13 +199,12 @@ def page_of(found: Mapping[str, Any], command: str, date: str) -> str:
         found["description"],
         "",
         f"`{command}`, {date}, {found['data']} data, profile {found['profile']}, seeds "
-        f"{', '.join(map(str, found['seeds']))}: {found['metric']} on {found['on'].replace('_', ' ')}"
-        f"{', in the last epoch' if found.get('at') == 'last' else ''}. "
+        f"{', '.join(map(str, found['seeds']))}: {found['measure']}, on {found['on'].replace('_', ' ')}. "
         f"{found['basis']}",
         "",
     ]
     lines += [f"- {one['reason']}: {marks[one['passed']]}" for one in found["findings"]]
-    lines += ["", _row(("rank", "cell", found["metric"], "95 % interval", "by seed", "parameters", "seconds"))]
+    lines += ["", _row(("rank", "cell", found["measure"], "95 % interval", "by seed", "parameters", "seconds"))]
     lines += [_row(["---"] * 7)]
     for cell in found["cells"]:
         seeds = ", ".join(short(value) for value in cell["values"].values()) or cell["problem"]

@@ -116,7 +116,7 @@ def fan_out_summary(made: list[Artifact]) -> Summary:
     name = {"study": "study", "tune": "tuning", "ensemble": "ensemble"}[kind]
     found = last.json(f"{name}.json")
     if kind == "study":
-        metrics, gates = {found["metric"]: found["cells"][0]["value"]}, studying.gates(found)
+        metrics, gates = {found["measure"]: found["cells"][0]["value"]}, studying.gates(found)
     elif kind == "tune":
         metrics = next((one["metrics"] for one in found["finalists"] if one["metrics"]), {})
         gates = tuning.gates(found)

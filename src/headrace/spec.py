@@ -529,9 +529,9 @@ class Study(Grid):
     on: Literal["test", "validation", "cross_validation"] = "test"
     """Where the metric is measured. `test`: as `evaluate` does, a table of results rather than a way to choose.
     `validation`: on what `train.validation_split` holds out. `cross_validation`: its mean."""
-    at: Literal["best", "last"] = "best"
-    """The epoch that counts `on` validation: the best one, or the last one, which tells how far a network has
-    overfitted by then."""
+    at: Literal["best", "last", "since_best"] = "best"
+    """What of a training's curve counts `on` validation: its best epoch, its last one, or how much worse the last one is
+    than the best, which tells how far a network has overfitted by then."""
     metric: str | None = None
     """Default: the task's own, `val_loss`, or that of the cross-validation."""
     mode: Literal["auto", "min", "max"] = "auto"
@@ -542,7 +542,7 @@ class Study(Grid):
     def _compares_something(self) -> Self:
         if not (self.variants or self.axes or self.cells):
             raise ValueError("a study needs something to compare: variants, axes or cells")
-        if self.at == "last" and self.on != "validation":
+        if self.at != "best" and self.on != "validation":
             raise ValueError(f"only a study on validation knows of epochs, not one on {self.on}")
         return self
 

@@ -54,6 +54,17 @@ class Plan(Spec):
     mode: str
     cells: tuple[Cell, ...]
 
+    @property
+    def measure(self) -> str:
+        """What the value of a cell is called."""
+        more = {"best": "", "last": " (last epoch)", "since_best": " (last epoch against best)"}
+        return f"{self.metric}{more[self.study.at]}"
+
+    @property
+    def sign(self) -> int:
+        """1 if smaller values are better, −1 if larger ones are."""
+        return 1 if self.mode == "min" or self.study.at == "since_best" else -1
+
 
 def plan(workload: str, name: str, *, seeds: int | None = None, **request: Any) -> Plan:
     """A study of a workload, ready to be carried out.
@@ -249,7 +260,7 @@ def study(job: Job, room: Room, records: Artifact, made: Sequence[Artifact], *, 
     if not done:
         first = next(iter(problems.at.values()), "")
         raise StageFailed(f"No cell of `{plan.name}` could be finished.", received=first.partition("\n")[0] or None)
-    sign = 1 if plan.mode == "min" else -1
+    sign = plan.sign
     order = sorted(done, key=lambda name: sign * done[name].mean)
     ranks = ranked(done, order, sign)
     entries = {row["cell"]: row | {"rank": ranks.get(row["cell"])} for row, _ in rows}
@@ -267,6 +278,7 @@ def study(job: Job, room: Room, records: Artifact, made: Sequence[Artifact], *, 
         "on": plan.study.on,
         "at": plan.study.at,
         "metric": plan.metric,
+        "measure": plan.measure,
         "mode": plan.mode,
         "seeds": [job.seed for job in plan.cells[0].jobs],
         "settings": plan.study.settings,
@@ -367,9 +379,8 @@ def _value(plan: Plan, job: Job, at: Mapping[str, Artifact]) -> tuple[float | No
     history = model.json("history.json")["metrics"]
     _known(plan.metric, history)
     curve = history[plan.metric]
-    if plan.study.at == "last":
-        return curve[-1], None
-    return (min if plan.mode == "min" else max)(curve), None
+    best = (min if plan.mode == "min" else max)(curve)
+    return {"best": best, "last": curve[-1], "since_best": abs(curve[-1] - best)}[plan.study.at], None
 
 
 def _known(metric: str, metrics: Any) -> None:
@@ -502,13 +513,13 @@ def judged(
         finding.at_most is None or measured.mean <= finding.at_most
     )
     interval = f" {spread(measured.interval)}" if measured.interval else ""
-    reason = f"{plan.metric} of {cell} is {short(measured.mean)}{interval}"
+    reason = f"{plan.measure} of {cell} is {short(measured.mean)}{interval}"
     bounds = [f"at least {finding.at_least:g}"] if finding.at_least is not None else []
     bounds += [f"at most {finding.at_most:g}"] if finding.at_most is not None else []
     if bounds:
         reason += f", expected {' and '.join(bounds)}"
     if rival:
-        sign = 1 if plan.mode == "min" else -1
+        sign = plan.sign
         ahead = sign * (rival.mean - measured.mean)
         better = ahead > 0 and ahead >= finding.by
         holds = holds and better
@@ -535,7 +546,7 @@ def _page(job: Job, found: Mapping[str, Any]) -> str:
     cells = found["cells"]
     settings = list(dict.fromkeys(path for cell in cells for path in cell["settings"]))
     last = list(dict.fromkeys(name for cell in cells for name in cell["training"] or ()))
-    numbers = [found["metric"], "interval", *[f"last {name}" for name in last], "parameters", "seconds"]
+    numbers = [found["measure"], "interval", *[f"last {name}" for name in last], "parameters", "seconds"]
     table = {
         "columns": ["rank", "cell", *settings, *numbers, ""],
         "right": ["rank", *numbers],
@@ -560,13 +571,13 @@ def _page(job: Job, found: Mapping[str, Any]) -> str:
     words = f"Best: {found['best']}. " + (f"Not clearly worse: {', '.join(alike)}. " if alike else "")
     if found["on"] == "test":
         words += "Measured on the test split: a table of results. To choose by it would use the test split up. "
-    metric = found["metric"]
+    measure = found["measure"]
     figures = [
-        {"title": f"{metric}, best first", "svg": charts.ranking(done, metric), "words": found["basis"]},
+        {"title": f"{measure}, best first", "svg": charts.ranking(done, measure), "words": found["basis"]},
         {"title": "Curves", "svg": charts.curves(done), "words": "One line for each seed."},
     ]
     sections = [
-        {"title": f"{len(cells)} cells by {found['metric']}", "words": words + found["basis"], "table": table},
+        {"title": f"{len(cells)} cells by {found['measure']}", "words": words + found["basis"], "table": table},
         {"title": "Ranking and curves", "figures": figures},
     ]
     kind, called = "study", found["study"]

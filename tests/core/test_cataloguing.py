@@ -140,6 +140,7 @@ class TestStudies:
         "profile": "full",
         "on": "test",
         "metric": "mae",
+        "measure": "mae",
         "seeds": [0, 1],
         "basis": "The intervals cover the seeds.",
         "findings": [{"reason": "mae of plain is 2", "passed": True}, {"reason": "folded is worse", "passed": False}],

@@ -204,14 +204,29 @@ class TestRuns:
         assert found["cells"][0]["value"] == pytest.approx(2.0)  # the best epoch, not the last
         assert found["cells"][0]["training"]["val_mae"] == pytest.approx(2.3)
 
-    def test_of_the_last_epoch_tell_how_far_a_network_has_overfitted(self, pretended: Stages) -> None:
+    @pytest.mark.parametrize(("at", "value"), [("last", 2.3), ("since_best", 0.3)])
+    def test_of_later_epochs_tell_how_far_a_network_has_overfitted(
+        self, pretended: Stages, at: str, value: float
+    ) -> None:
         with pytest.MonkeyPatch.context() as patch:
-            late = projects.load("tiny").studies["watched"].model_copy(update={"at": "last"})
+            late = projects.load("tiny").studies["watched"].model_copy(update={"at": at})
             patch.setitem(projects.load("tiny").studies, "watched", late)
             found, _ = study("watched", pretended)
-        assert found["cells"][0]["value"] == pytest.approx(2.3)
+        assert {cell["cell"]: cell["value"] for cell in found["cells"]}["b"] == pytest.approx(value)
+        assert found["measure"].startswith("val_mae")
         with pytest.raises(ValueError, match="only a study on validation knows of epochs, not one on test"):
             Study(cells={"a": {}}, at="last")
+
+    def test_that_measure_overfitting_rank_the_least_of_it_first_even_where_larger_values_are_better(
+        self, pretended: Stages
+    ) -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            late = projects.load("tiny").studies["watched"].model_copy(update={"at": "since_best", "mode": "max"})
+            patch.setitem(projects.load("tiny").studies, "watched", late)
+            found, _ = study("watched", pretended)
+        values = [cell["value"] for cell in found["cells"]]
+        assert values == sorted(values)
+        assert values[0] >= 0
 
     def test_by_cross_validation_train_the_folds_and_nothing_else(self, pretended: Stages) -> None:
         found, states = study("folds", pretended)

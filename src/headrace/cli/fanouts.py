@@ -209,7 +209,7 @@ def show_fan_out(summary: Mapping[str, Any]) -> None:
 
 
 def _show_study(found: Mapping[str, Any]) -> None:
-    metric = found["metric"]
+    measure = found["measure"]
     rows = [
         (
             cell["rank"],
@@ -222,6 +222,6 @@ def _show_study(found: Mapping[str, Any]) -> None:
         )
         for cell in found["cells"]
     ]
-    columns = ("rank", "cell", metric, "interval", "parameters", "seconds", "")
-    show_table(columns, rows, right=("rank", metric, "parameters", "seconds"))
+    columns = ("rank", "cell", measure, "interval", "parameters", "seconds", "")
+    show_table(columns, rows, right=("rank", measure, "parameters", "seconds"))
     click.echo(found["basis"])
