@@ -530,8 +530,8 @@ class Study(Grid):
     """Where the metric is measured. `test`: as `evaluate` does, a table of results rather than a way to choose.
     `validation`: on what `train.validation_split` holds out. `cross_validation`: its mean."""
     at: Literal["best", "last", "since_best"] = "best"
-    """What of a training's curve counts `on` validation: its best epoch, its last one, or how much worse the last one is
-    than the best, which tells how far a network has overfitted by then."""
+    """What of a curve counts `on` validation: its best epoch, its last one, or how much worse the last one is than the
+    best, which tells how far a network has overfitted by then."""
     metric: str | None = None
     """Default: the task's own, `val_loss`, or that of the cross-validation."""
     mode: Literal["auto", "min", "max"] = "auto"
