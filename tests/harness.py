@@ -9,17 +9,19 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tasks.server import FEW_WRITES
+from tasks.server import FEW_WRITES, one_certificate
 
 # Prefect makes its home when it is imported; it must not be that of the person who runs the tests.
 os.environ["PREFECT_HOME"] = tempfile.mkdtemp(prefix="prefect-home-")
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
 os.environ["DO_NOT_TRACK"] = "1"
 os.environ.update(FEW_WRITES)
+os.environ["PREFECT_API_SSL_CERT_FILE"] = str(one_certificate(Path(os.environ["PREFECT_HOME"])))
 os.environ.pop("PREFECT_API_URL", None)
 atexit.register(shutil.rmtree, os.environ["PREFECT_HOME"], ignore_errors=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -234,6 +235,21 @@ def test_what_is_no_port_is_refused(asked: Callable[..., server.Wanted]) -> None
 def test_a_database_gets_its_driver_and_is_shown_without_password(given: str, used: str, shown: str) -> None:
     assert server.with_driver(given) == used
     assert server.without_password(used).endswith(f"://{shown}")
+
+
+def test_clients_of_a_server_without_encryption_read_one_certificate_only(
+    headrace_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of Prefect's many clients reads the whole file, whether it needs it or not."""
+    monkeypatch.delenv("PREFECT_API_SSL_CERT_FILE")
+    found = server._environment("http://127.0.0.1:4200/api")["PREFECT_API_SSL_CERT_FILE"]
+    assert Path(found).is_relative_to(headrace_home)
+    assert len(ssl.create_default_context(cafile=found).get_ca_certs()) == 1
+
+
+def test_a_certificate_that_the_user_names_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_SSL_CERT_FILE", "own.pem")
+    assert server._environment("http://127.0.0.1:4200/api")["PREFECT_API_SSL_CERT_FILE"] == "own.pem"
 
 
 def test_a_server_that_runs_otherwise_than_asked_is_told_apart() -> None:
