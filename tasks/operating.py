@@ -46,6 +46,8 @@ DEPLOYED = "headrace_deployed"
 READY_SECONDS = 1200.0
 """How long a platform in the background may take to be ready: a slow machine deploys all families in minutes."""
 LAST_RUNS = 5
+RAY = "ray"
+"""The work queue of runs that send their trainings to a Ray cluster: served where `RAY_ADDRESS` names one."""
 
 
 def up() -> None:
@@ -176,6 +178,7 @@ def install(stopping: threading.Event) -> list[str]:
         except ObjectNotFound:
             run_prefect("work-pool", "create", server.POOL, "--type", "process")
             changes.append(f"work pool `{server.POOL}` created")
+        changes += make_queues(client)
         digest, there = digest_of_files(), client.read_variable_by_name(DEPLOYED)
         if not there or there.value != digest or _missing(client):
             if stopping.is_set():
@@ -192,6 +195,14 @@ def install(stopping: threading.Event) -> list[str]:
     return changes
 
 
+def make_queues(client: SyncPrefectClient) -> list[str]:
+    """Make the work queues that are missing; one that a person has paused or limited stays so."""
+    missing = sorted(queues() - {queue.name for queue in client.read_work_queues(server.POOL)})
+    for name in missing:
+        client.create_work_queue(name, work_pool_name=server.POOL)
+    return [f"work queue `{name}` created" for name in missing]
+
+
 def digest_of_files() -> str:
     """What the deployments follow from: `prefect.yaml`, the flows, the types in their forms, and where they lie."""
     paths = [root() / "prefect.yaml", *sorted((root() / "flows").glob("*.py")), Path(jobs.__file__)]
@@ -201,8 +212,17 @@ def digest_of_files() -> str:
 
 def declared() -> list[str]:
     """The deployments in `prefect.yaml`, as `flow/name`."""
-    declared = yaml.safe_load((root() / "prefect.yaml").read_text())["deployments"]
-    return sorted(f"{one['entrypoint'].rpartition(':')[2]}/{one['name']}" for one in declared)
+    return sorted(f"{one['entrypoint'].rpartition(':')[2]}/{one['name']}" for one in _entries())
+
+
+def queues() -> set[str]:
+    """The work queues that the deployments in `prefect.yaml` are in."""
+    return {one["work_pool"].get("work_queue_name", "default") for one in _entries()}
+
+
+def _entries() -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = yaml.safe_load((root() / "prefect.yaml").read_text())["deployments"]
+    return found
 
 
 def deployed(client: SyncPrefectClient) -> list[tuple[Deployment, DeploymentResponse]]:
@@ -255,6 +275,7 @@ def _told_by(client: SyncPrefectClient) -> dict[str, Any]:
             "paused": sorted(names[one.id] for _, one in deployments if one.paused),
             "current": bool(digest and digest.value == digest_of_files()),
         },
+        "queues": list(_queues(client)),
         "last_runs": [
             {
                 "name": run.name,
@@ -271,6 +292,32 @@ def _told_by(client: SyncPrefectClient) -> dict[str, Any]:
         },
         "notified": block is not None,
     }
+
+
+def _queues(client: SyncPrefectClient) -> Iterator[dict[str, Any]]:
+    """The work queues of the pool: whether somebody serves each, and how many runs wait beyond their time."""
+    from prefect.client.schemas.filters import (
+        FlowRunFilter,
+        FlowRunFilterState,
+        FlowRunFilterStateName,
+        WorkQueueFilter,
+        WorkQueueFilterId,
+    )
+    from prefect.exceptions import ObjectNotFound
+
+    late = FlowRunFilter(state=FlowRunFilterState(name=FlowRunFilterStateName(any_=["Late"])))
+    try:
+        found = client.read_work_queues(server.POOL)
+    except ObjectNotFound:
+        return
+    for queue in found:
+        here = WorkQueueFilter(id=WorkQueueFilterId(any_=[queue.id]))
+        yield {
+            "name": queue.name,
+            "paused": queue.is_paused,
+            "served": queue.status == "READY",
+            "late": client.count_flow_runs(flow_run_filter=late, work_queue_filter=here),
+        }
 
 
 def _begun() -> Any:
@@ -293,6 +340,14 @@ def _problems(found: dict[str, Any]) -> Iterator[str]:
     """What a person should do something about."""
     if not any(worker["alive"] for worker in found["workers"]):
         yield "no worker is alive, so nothing is run: headrace platform up"
+    else:
+        for queue in found["queues"]:
+            if queue["late"] and not queue["served"] and not queue["paused"]:
+                start = f"prefect worker start --pool {server.POOL} --work-queue {queue['name']}"
+                yield (
+                    f"nobody serves work queue `{queue['name']}`, in which runs wait ({queue['late']}): {start}"
+                    + (", with RAY_ADDRESS set" if queue["name"] == RAY else "")
+                )
     missing = found["deployments"]["missing"]
     if missing:
         yield f"deployments are missing ({', '.join(missing)}): headrace platform up"
@@ -315,6 +370,8 @@ def _serve(url: str, stopping: threading.Event, started: bool) -> None:
     telling = {"PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": str(HEARTBEAT)}
     # One run at a time: two trainings would only share the cores (or fight for the accelerator's memory).
     words = ["worker", "start", "--pool", server.POOL, "--name", platform.node(), "--limit", "1"]
+    # A worker that is told of no queue serves all of them.
+    words += [word for queue in served() for word in ("--work-queue", queue)]
     worker = subprocess.Popen(
         [sys.executable, "-m", "prefect", *words],
         cwd=root(),
@@ -340,6 +397,11 @@ def _serve(url: str, stopping: threading.Event, started: bool) -> None:
             server.bury_the_dead(others=not server.user_server() and not _registered(others=True))
     if code is not None:
         raise SystemTrouble("The Prefect worker has ended by itself.", received=f"exit code {code}")
+
+
+def served() -> list[str]:
+    """The work queues that the worker of this machine serves: `ray` only where a cluster is at hand."""
+    return sorted(queues() if os.environ.get("RAY_ADDRESS") else queues() - {RAY})
 
 
 def _registered(*, others: bool = False) -> bool:

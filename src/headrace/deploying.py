@@ -24,6 +24,23 @@ FIRST, APART = 60, 20
 WIDTH = 120
 """Of a line of code in this project."""
 
+POOL = "  pool: &pool\n    name: headrace\n"
+"""Where `prefect.yaml` says in which work pool all deployments are."""
+KUBERNETES = Path("deploy", "kubernetes", "prefect.yaml")
+KUBERNETES_POOL = "  pool: &pool\n    name: headrace-kubernetes\n"
+KUBERNETES_HEAD = """\
+# Written by `headrace sync` from prefect.yaml: the same deployments, carried out in Kubernetes (docs/kubernetes.md).
+#   prefect deploy --all --prefect-file deploy/kubernetes/prefect.yaml
+name: headrace
+
+# Where the project lies in the image.
+pull:
+  - prefect.deployments.steps.set_working_directory:
+      directory: /srv/headrace
+
+definitions:
+"""
+
 
 def flow_of(pipeline: Pipeline) -> str:
     """The file `flows/NAME.py` of a workload."""
@@ -87,6 +104,22 @@ def with_deployments(text: str, entries: str) -> str:
     return f"{before}{BEGIN}\n{entries}\n{END}{after}"
 
 
+def for_kubernetes(text: str) -> str:
+    """The text of a `prefect.yaml` with the same deployments in the pool of Kubernetes, and the project in an image.
+
+    Raises:
+        ConfigError: It does not say in one place in which pool they are.
+    """
+    _, definitions, rest = text.partition("\ndefinitions:\n")
+    before, pool, after = rest.partition(POOL)
+    if not definitions or not pool:
+        raise ConfigError(
+            "prefect.yaml names no pool that Kubernetes could take the place of.",
+            expected=f"these lines, and `work_pool: *pool` in deployments:\ndefinitions:\n{POOL}".rstrip(),
+        )
+    return f"{KUBERNETES_HEAD}{before}{KUBERNETES_POOL}{after}"
+
+
 def texts(root: Path) -> dict[Path, str]:
     """Every file that follows from the workloads of a project → what it is to hold.
 
@@ -104,7 +137,10 @@ def texts(root: Path) -> dict[Path, str]:
             received=error.strerror,
         ) from error
     flows = {root / "flows" / f"{pipeline.name}.py": flow_of(pipeline) for pipeline in pipelines}
-    return {**flows, deployments: with_deployments(before, deployments_of(pipelines))}
+    text = with_deployments(before, deployments_of(pipelines))
+    # A project without this folder has no use for Kubernetes.
+    copies = {root / KUBERNETES: for_kubernetes(text)} if (root / KUBERNETES).parent.is_dir() else {}
+    return {**flows, deployments: text, **copies}
 
 
 def _quoted(name: str) -> str:

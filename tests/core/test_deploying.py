@@ -11,7 +11,7 @@ import yaml
 
 from headrace import projects, syncing
 from headrace.__main__ import main
-from headrace.deploying import BEGIN, END, deployments_of, flow_of, with_deployments
+from headrace.deploying import BEGIN, END, KUBERNETES, deployments_of, flow_of, for_kubernetes, with_deployments
 from headrace.errors import ConfigError
 from headrace.spec import Deploy, Pipeline
 from headrace.syncing import stale, sync
@@ -100,6 +100,25 @@ def test_a_variant_that_is_not_there_is_refused(project: Path) -> None:
 def test_a_file_without_a_place_is_refused() -> None:
     with pytest.raises(ConfigError, match="has no place for deployments"):
         with_deployments("deployments:\n", "")
+
+
+def test_a_project_with_a_folder_for_kubernetes_gets_its_deployments_there_too(application: Path) -> None:
+    in_place = (application / "prefect.yaml").read_text().replace("pool: &pool {}", "pool: &pool\n    name: headrace")
+    (application / "prefect.yaml").write_text(in_place)
+    (application / KUBERNETES).parent.mkdir(parents=True)
+
+    sync(application)
+
+    here, there = (yaml.safe_load((application / path).read_text()) for path in ("prefect.yaml", KUBERNETES))
+    assert [one["work_pool"] for one in here["deployments"]] == [{"name": "headrace"}] * 3
+    assert [one["work_pool"] for one in there["deployments"]] == [{"name": "headrace-kubernetes"}] * 3
+    assert there["end"] == 1, "what a person has written is there as well"
+    assert sync(application) == []
+
+
+def test_deployments_without_a_pool_in_one_place_are_not_moved_to_kubernetes() -> None:
+    with pytest.raises(ConfigError, match="names no pool that Kubernetes could take the place of"):
+        for_kubernetes(FRAME)
 
 
 def test_a_write_that_fails_puts_back_what_was_written(application: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,11 @@ RUNNING: dict[str, Any] = {
     "database": "SQLite",
     "version": "3.8.8",
     "workers": [{"name": "a", "alive": True}, {"name": "b", "alive": False}],
+    "queues": [
+        {"name": "default", "paused": False, "served": True, "late": 2},
+        {"name": "ray", "paused": False, "served": False, "late": 0},
+        {"name": "watch", "paused": True, "served": True, "late": 0},
+    ],
     "deployments": {"there": 41, "missing": [], "paused": ["mnist/weekly"], "current": True},
     "last_runs": [{"name": "house_prices · final", "state": "Completed", "at": datetime(2026, 11, 22, 3, tzinfo=UTC)}],
     "automations": {"there": ["x", "y"], "switched_off": [], "missing": []},
@@ -112,6 +117,9 @@ server       http://here
              Prefect 3.8.8, SQLite
 workers      a: alive
              b: silent
+queues       default: served, 2 late
+             ray: served by nobody
+             watch: paused
 deployments  41
 paused       mnist/weekly
 automations  2

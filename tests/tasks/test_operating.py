@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import flow, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.states import Late
 
 from headrace.artifacts import read_json
 from headrace.running import born
@@ -132,10 +135,15 @@ def test_an_open_platform_is_refused_before_anything_is_started(headrace_home: P
     assert not (headrace_home / "prefect" / "server.json").exists()
 
 
+def queue(name: str, **changes: Any) -> dict[str, Any]:
+    return {"name": name, "paused": False, "served": True, "late": 0} | changes
+
+
 def found(**changes: Any) -> dict[str, Any]:
     """What a healthy platform is like; state only what differs."""
     healthy: dict[str, Any] = {
         "workers": [{"name": "here", "alive": True}],
+        "queues": [queue("default"), queue("ray", served=False)],
         "deployments": {"missing": [], "current": True},
         "automations": {"missing": []},
     }
@@ -151,6 +159,13 @@ def found(**changes: Any) -> dict[str, Any]:
         ({"deployments": {"missing": ["mnist/weekly"], "current": False}}, ["mnist/weekly"]),
         ({"deployments": {"missing": [], "current": False}}, ["has changed since"]),
         ({"automations": {"missing": ["headrace: x"]}}, ["headrace: x"]),
+        ({"queues": [queue("ray", served=False, late=2)]}, ["--work-queue ray, with RAY_ADDRESS set"]),
+        (
+            {"queues": [queue("watch", served=False, late=1)]},
+            ["nobody serves work queue `watch`, in which runs wait (1)"],
+        ),
+        ({"queues": [queue("ray", served=False, late=2, paused=True), queue("default", late=3)]}, []),
+        ({"queues": [queue("default", served=False, late=1)], "workers": []}, ["no worker"]),
     ],
 )
 def test_status_tells_what_is_wrong(changes: dict[str, Any], words: list[str]) -> None:
@@ -172,13 +187,66 @@ def test_what_the_deployments_follow_from_changes_with_a_flow(project: Path) -> 
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with nothing but what deployments follow from."""
     (tmp_path / "flows").mkdir()
-    (tmp_path / "prefect.yaml").write_text("deployments: [{entrypoint: 'flows/mnist.py:mnist', name: weekly}]")
+    (tmp_path / "prefect.yaml").write_text(
+        "deployments:\n"
+        "- {entrypoint: 'flows/mnist.py:mnist', name: weekly, work_pool: {name: headrace}}\n"
+        "- {entrypoint: 'flows/study.py:study', name: ray, work_pool: {name: headrace, work_queue_name: ray}}\n"
+    )
     monkeypatch.setattr(operating, "root", lambda: tmp_path)
     return tmp_path
 
 
 def test_deployments_are_known_by_flow_and_name(project: Path) -> None:
-    assert operating.declared() == ["mnist/weekly"]
+    assert operating.declared() == ["mnist/weekly", "study/ray"]
+
+
+def test_the_worker_serves_every_queue_and_that_of_a_cluster_only_where_one_is_at_hand(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    assert operating.served() == ["default"]
+
+    monkeypatch.setenv("RAY_ADDRESS", "head:6379")
+    assert operating.served() == ["default", "ray"]
+
+
+@pytest.mark.harness
+def test_queues_are_made_where_they_are_missing_and_stay_as_a_person_has_left_them(harness: str, project: Path) -> None:
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name=server.POOL, type="process"))
+        try:
+            assert operating.make_queues(client) == ["work queue `ray` created"]
+            (ray,) = [one for one in client.read_work_queues(server.POOL) if one.name == "ray"]
+            client.update_work_queue(ray.id, is_paused=True, concurrency_limit=3)
+
+            assert operating.make_queues(client) == []
+
+            after = client.read_work_queue(ray.id)
+            assert (after.is_paused, after.concurrency_limit) == (True, 3)
+        finally:
+            client.delete_work_pool(server.POOL)
+
+
+@pytest.mark.harness
+def test_a_run_that_waits_in_a_queue_without_a_worker_is_seen(harness: str, project: Path) -> None:
+    @flow
+    def waiting() -> None: ...
+
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name=server.POOL, type="process"))
+        try:
+            operating.make_queues(client)
+            place = {"work_pool_name": server.POOL, "work_queue_name": "ray"}
+            deployment = client.create_deployment(client.create_flow(waiting), "one", **place)
+            run = client.create_flow_run_from_deployment(deployment)
+            client.set_flow_run_state(run.id, Late(), force=True)
+
+            assert list(operating._queues(client)) == [
+                queue("default", served=False),
+                queue("ray", served=False, late=1),
+            ]
+        finally:
+            client.delete_work_pool(server.POOL)
 
 
 def test_nothing_to_stop_is_no_failure(headrace_home: Path) -> None:

@@ -76,6 +76,7 @@ def _in_words(found: dict[str, Any]) -> list[str]:
         lines += [
             ("", f"Prefect {found['version']}" + (f", {found['database']}" if found["database"] else "")),
             ("workers", [f"{one['name']}: {'alive' if one['alive'] else 'silent'}" for one in found["workers"]]),
+            ("queues", [_queue(**one) for one in found["queues"]]),
             ("deployments", deployments["there"]),
             ("paused", deployments["paused"]),
             ("automations", len(automations["there"])),
@@ -90,3 +91,9 @@ def _in_words(found: dict[str, Any]) -> list[str]:
         if told is not None
         for place, text in enumerate(told if isinstance(told, list) else [told])
     ]
+
+
+def _queue(name: str, paused: bool, served: bool, late: int) -> str:
+    """What is to be said of a work queue."""
+    state = "paused" if paused else "served" if served else "served by nobody"
+    return f"{name}: {state}" + (f", {late} late" if late else "")
