@@ -1,8 +1,9 @@
-"""Ray as the engine: trainings are carried out by the nodes of a cluster, which share this machine's home and code.
+"""Ray as the engine: the nodes of a cluster train, and help with data; they share this machine's home and code.
 
 A node needs the same Python environment, the project under the same path, and `HEADRACE_HOME` on storage that all of
 them see. What a stage makes, and what an attempt that was cut short has left for the next one, lies in that home, so
-that a node may die at any time: Ray carries the stage out again elsewhere, from its last checkpoint.
+that a node may die at any time: Ray carries the stage out again elsewhere, from its last checkpoint. Data that are
+divided (`headrace.dividing`) are sent to the nodes part by part, and nothing of that is kept there.
 """
 
 from __future__ import annotations
@@ -10,14 +11,18 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace import projects
 from headrace.artifacts import Artifact, home
+from headrace.dividing import PROCESSORS, Helpers, helped_by, in_turn
+from headrace.dividing import Work as Divided
 from headrace.errors import ConfigError, Deserted, HeadraceError, SystemTrouble
 from headrace.spreading import Elsewhere, Share, Work, begin, carry_out, elsewhere
 from headrace.stages import artifacts_of
@@ -29,13 +34,15 @@ log = logging.getLogger(__name__)
 
 RETRIES = 10
 """How often a stage whose node was lost is begun anew: each attempt goes on from the checkpoint of the one before."""
+PARTS = 2
+"""Parts of the data that are sent out for each that can be worked on: one is there when another is done."""
 HANDED_ON = ("HEADRACE_", "TF_", "KERAS_")
 """Variables of the environment that hold on the nodes, too."""
 
 
 @contextlib.contextmanager
 def nodes(limit: int | None, share: Share) -> Iterator[tuple[Elsewhere, int]]:
-    """Have the nodes of a Ray cluster carry stages out.
+    """Have the nodes of a Ray cluster carry stages out, and help with data in the stages that are carried out here.
 
     The cluster is that of `RAY_ADDRESS`, else one that `ray start` has begun on this machine, else one of this machine
     alone, which ends with the context.
@@ -59,20 +66,13 @@ def nodes(limit: int | None, share: Share) -> Iterator[tuple[Elsewhere, int]]:
         remote = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=RETRIES)(_on_node)
 
         def submit(work: Work) -> Artifact:
-            try:
+            with _told(ray, work.node):
                 several = share.workers > 1 and work.name == "train"
-                made, error = _together(ray, share, work) if several else ray.get(remote.remote(work))
-            except ray.exceptions.RayError as lost:
-                raise SystemTrouble(
-                    f"The Ray cluster has lost {work.node}.",
-                    received=f"{type(lost).__name__}: {lost}".splitlines()[0],
-                    remedy="see `ray status`; the same command goes on where it was cut short",
-                ) from lost
-            if error:
-                raise error
-            return cast(Artifact, made)
+                answer = _together(ray, share, work) if several else ray.get(remote.remote(work))
+            return cast(Artifact, _made(answer))
 
-        yield (lambda stage: elsewhere(stage, submit)), min(limit or room, room)
+        with helped_by(_helpers(ray, share)):
+            yield (lambda stage: elsewhere(stage, submit)), min(limit or room, room)
     finally:
         # Ends what is still going on, also after Ctrl-C; checkpoints are there for the next attempt.
         ray.shutdown()
@@ -132,8 +132,28 @@ def _room(ray: ModuleType, share: Share) -> int:
     return processes // share.workers
 
 
-Answer = tuple[Artifact | None, HeadraceError | None]
-"""What a stage has made, or why it could not; an error of ours is an answer, for Ray would wrap it and try again."""
+Answer = tuple[Any, HeadraceError | None]
+"""What was made, or why it could not be; an error of ours is an answer, for Ray would wrap it."""
+
+
+def _made(answer: Answer) -> Any:
+    made, error = answer
+    if error:
+        raise error
+    return made
+
+
+@contextlib.contextmanager
+def _told(ray: ModuleType, what: str) -> Iterator[None]:
+    """Tell in our words that the cluster could not do something."""
+    try:
+        yield
+    except ray.exceptions.RayError as lost:
+        raise SystemTrouble(
+            f"The Ray cluster has lost {what}.",
+            received=f"{type(lost).__name__}: {lost}".splitlines()[0],
+            remedy="see `ray status`; the same command goes on where it was cut short",
+        ) from lost
 
 
 def _on_node(work: Work) -> Answer:
@@ -150,6 +170,57 @@ def _on_node(work: Work) -> Answer:
         return carry_out(work), None
     except HeadraceError as error:
         return None, error
+
+
+# -------------------------------------------------------------------------------------------------- parts of the data
+
+
+def _helpers(ray: ModuleType, share: Share) -> Helpers:
+    """The nodes, each of them with as many parts at a time as it has processors for.
+
+    A part asks for the processors of a training and for no accelerator, as TensorFlow prepares data without.
+    """
+    at_once = sum(int(node["Resources"].get("CPU", 0) / share.cpus) for node in ray.nodes() if node["Alive"])
+    threads = str(math.ceil(share.cpus))
+    # A process of these variables is none that trains: there they would change how sums are rounded.
+    alone = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", PROCESSORS), threads)
+    remote = ray.remote(num_cpus=share.cpus, max_retries=RETRIES, runtime_env={"env_vars": alone})(_on_part)
+    put = lru_cache(maxsize=1)(ray.put)
+
+    def helpers(work: Divided, parts: Iterable[list[Any]]) -> Iterator[Iterable[Any]]:
+        # In a list, so that a worker gets the name of it only, and may have it already.
+        known = [put(work)]
+
+        def submit(part: list[Any]) -> Callable[[], Iterable[Any]]:
+            reference = remote.remote(known, part)
+
+            def wait() -> Iterable[Any]:
+                with _told(ray, "a part of the data"):
+                    answer = ray.get(reference)
+                return cast(Iterable[Any], _made(answer))
+
+            return wait
+
+        return in_turn(submit, parts, PARTS * at_once)
+
+    return helpers
+
+
+def _on_part(known: list[Any], part: list[Any]) -> Answer:
+    """Do work on a part of the data."""
+    try:
+        return list(_work(known[0])(part)), None
+    except HeadraceError as error:
+        return None, error
+
+
+@lru_cache(maxsize=1)
+def _work(reference: Any) -> Divided:
+    """Work that was put into the object store; the process keeps it, and what the work has built for itself."""
+    import ray
+
+    begin()
+    return cast(Divided, ray.get(reference))
 
 
 # ----------------------------------------------------------------------------------- several workers of one training

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,24 +11,22 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.artifacts import Artifact, only, read_json, write_atomically, write_json
 from headrace.console import progress
+from headrace.dividing import divided
 from headrace.errors import DataError, HeadraceError, StageFailed
 from headrace.jobs import Job, taken
+from headrace.recording import Function, Recorder, failed, function_of, in_a_line, portions, tensors
 from headrace.spec import Feature
 from headrace.stages import Room, stage
 
 if TYPE_CHECKING:
     import numpy as np
     import pyarrow as pa
-    import tensorflow as tf
 
     from headrace.describing.summaries import Statistics
-    from headrace.readers.batches import Arrays
     from headrace.records.inputs import Batch
     from headrace.validation.checking import Quarantine
 
 log = logging.getLogger(__name__)
-
-Function = Callable[["Batch"], "Batch"]
 
 SPLITS = ("train", "test")
 """The splits that every source must have; it may have more."""
@@ -85,7 +82,7 @@ def preprocess(job: Job, room: Room, raw: Artifact) -> None:
 
     from headrace.describing.summaries import summarise
     from headrace.records.inputs import Info, write_info
-    from headrace.records.writing import stored, write
+    from headrace.records.writing import store, stored
     from headrace.validation import checking, schema
     from headrace.windows import counts, of_example
 
@@ -96,9 +93,9 @@ def preprocess(job: Job, room: Room, raw: Artifact) -> None:
         raise _empty("train")
 
     learned = _learned(job, statistics, raw)
-    function = _function(job, statistics, learned)
-    layout = _layout(job, function)
-    _can_serve(job, function, layout, next(raw_batches(job, raw.path, "train")))
+    recorder = Recorder(job, features, statistics, learned)
+    layout = recorder.layout = _layout(job, recorder)
+    _can_serve(job, recorder.function, layout, next(raw_batches(job, raw.path, "train")))
 
     written, own = {}, dict[str, int]()
     for split, quarantine in quarantines.items():
@@ -106,12 +103,9 @@ def preprocess(job: Job, room: Room, raw: Artifact) -> None:
         known = split == "train"
         found = raw_batches(job, raw.path, split) if known else _reviewed(job, raw.path, split, quarantine)
         with progress(f"preprocess · {split}", statistics.rows if known else None) as advance:
-            counted = _noted(found, own, split)
-            batches = _preprocessed(job, itertools.chain(counted, _rows_after(job, raw, split)), function, layout)
-            none = checking.Quarantine(remedy="let `preprocess` give finite numbers; what is missing, it must fill in")
-            where = f"split `{split}` after preprocess"
-            checked = checking.checked(_counted(batches, advance), layout, where, none)
-            written[split] = write(room.output, split, checked, layout, job.pipeline.records)
+            rows = itertools.chain(_noted(found, own, split), _rows_after(job, raw, split))
+            made = divided(recorder, portions(split, rows, layout), lambda portion: portion.size)
+            written[split] = store(room.output, split, _counted(made, advance), job.pipeline.records)
         if not own[split]:
             raise _empty(split)
         what = "rows" if windows else "examples"
@@ -166,7 +160,7 @@ def learned_parts(job: Job, records: Artifact) -> tuple[Function, Statistics, di
 
     learned = learned_arrays(records) if job.function("learn") else None
     statistics = Statistics.from_json(records.json(STATISTICS))
-    return _function(job, statistics, learned), statistics, learned
+    return function_of(job, statistics, learned), statistics, learned
 
 
 def learned_arrays(records: Artifact) -> dict[str, Any]:
@@ -307,11 +301,13 @@ def _empty(split: str) -> DataError:
     )
 
 
-def _counted(batches: Iterable[pa.RecordBatch], advance: Callable[[float, str], None]) -> Iterator[pa.RecordBatch]:
+def _counted(
+    records: Iterable[pa.LargeBinaryArray], advance: Callable[[float, str], None]
+) -> Iterator[pa.LargeBinaryArray]:
     done = 0
-    for batch in batches:
-        yield batch
-        done += batch.num_rows
+    for some in records:
+        yield some
+        done += len(some)
         advance(done, "")
 
 
@@ -332,7 +328,7 @@ def _learned(job: Job, statistics: Statistics, raw: Artifact) -> dict[str, Any] 
     except HeadraceError:
         raise
     except Exception as error:
-        raise StageFailed(f"`learn` of {job.workload} fails.", received=_in_a_line(error)) from error
+        raise StageFailed(f"`learn` of {job.workload} fails.", received=in_a_line(error)) from error
 
 
 @dataclass(frozen=True)
@@ -346,7 +342,7 @@ class _Restartable:
         from headrace.readers.batches import to_arrays
 
         features = self.job.origin.features
-        return (_tensors(to_arrays(batch, features)) for batch in raw_batches(self.job, self.raw, "train"))
+        return (tensors(to_arrays(batch, features)) for batch in raw_batches(self.job, self.raw, "train"))
 
 
 def _storable(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -356,34 +352,22 @@ def _storable(values: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     return np.char.encode(values.astype(np.str_), "utf-8") if values.dtype.kind in "UO" else values
 
 
-def _function(job: Job, statistics: Statistics, learned: Mapping[str, Any] | None) -> Function:
-    """The function that the workload makes of what it learned."""
-    try:
-        make = job.the("preprocess")
-        given = [learned] if job.function("learn") else []
-        return make(statistics, *given, **taken(make, job.settings.preprocess))
-    except HeadraceError:
-        raise
-    except Exception as error:
-        raise _failed(job, "with the statistics of the training split", error) from error
-
-
-def _layout(job: Job, function: Function) -> dict[str, Feature]:
+def _layout(job: Job, recorder: Recorder) -> dict[str, Feature]:
     """The features of a record, read off what the function returns."""
     given = job.origin.features
     try:
-        spec = _pipeline(lambda: iter(()), given, function).element_spec
+        returned = recorder.traced.returned
     except HeadraceError:
         raise
     except Exception as error:
-        raise _failed(job, "with a batch of tensors", error) from error
-    if not isinstance(spec, dict) or not spec:
+        raise failed(job, "with a batch of tensors", error) from error
+    if not isinstance(returned, dict) or not returned:
         raise StageFailed(
             f"`preprocess` of {job.workload} must return a batch.",
             expected="a dictionary from the name of a feature to its tensor",
-            received=type(spec).__name__,
+            received=type(returned).__name__,
         )
-    layout = {name: _record_feature(job, name, tensor) for name, tensor in spec.items()}
+    layout = {name: _record_feature(job, name, tensor) for name, tensor in returned.items()}
     lost = [name for name, feature in given.items() if feature.role == "target" and name not in layout]
     if lost:
         raise StageFailed(
@@ -399,9 +383,9 @@ def _record_feature(job: Job, name: str, tensor: Any) -> Feature:
     """What a record holds under this name: shape and type as returned, its meaning as the source declares it."""
     import tensorflow as tf
 
-    ragged = isinstance(tensor, tf.RaggedTensorSpec)
+    ragged = isinstance(tensor, tf.RaggedTensor)
     shape, dtype = tf.TensorShape(None), type(tensor).__name__
-    if ragged or isinstance(tensor, tf.TensorSpec):
+    if ragged or isinstance(tensor, tf.Tensor):
         shape, dtype = tensor.shape, tensor.dtype.name
     known = shape[2:] if ragged else shape[1:]
     single = not ragged or tensor.ragged_rank == 1
@@ -437,7 +421,7 @@ def _can_serve(job: Job, function: Function, layout: Mapping[str, Feature], batc
     from headrace.readers.batches import to_arrays
 
     given = job.origin.features
-    whole = _tensors(to_arrays(batch, given))
+    whole = tensors(to_arrays(batch, given))
     inputs = {name: tensor for name, tensor in whole.items() if given[name].role == "input"}
     names = [name for name, feature in layout.items() if feature.role == "input"]
     try:
@@ -448,7 +432,7 @@ def _can_serve(job: Job, function: Function, layout: Mapping[str, Feature], batc
         raise StageFailed(
             f"`preprocess` of {job.workload} can't run without the targets, as it must when the model serves.",
             expected=f"a batch with {', '.join(names)}, given one with {', '.join(inputs)}",
-            received=_in_a_line(error),
+            received=in_a_line(error),
             remedy="change a target only `if` it is in the batch",
         ) from error
     differing = [name for name in names if name not in without or not _equal(with_targets[name], without[name])]
@@ -470,128 +454,3 @@ def _equal(one: Any, other: Any) -> bool:
         return same and _equal(one.values, other.values)
     # Only numbers can be asked whether they are NaN, which is then equal to itself.
     return np.array_equal(one.numpy(), other.numpy(), equal_nan=one.dtype.is_floating)
-
-
-def _preprocessed(
-    job: Job, batches: Iterable[pa.RecordBatch], function: Function, layout: Mapping[str, Feature]
-) -> Iterator[pa.RecordBatch]:
-    """The function applied to every batch by `tf.data`, several batches at a time, in their order."""
-    import tensorflow as tf
-
-    from headrace.readers.batches import to_arrays
-
-    features = job.origin.features
-    trouble: list[Exception] = []
-    rows: deque[int] = deque()
-
-    def arrays() -> Iterator[Any]:
-        # An error that crossed TensorFlow would come out as another one, with a stack printed to the terminal.
-        try:
-            for batch in _portions(batches, layout):
-                rows.append(batch.num_rows)
-                yield to_arrays(batch, features)
-        except Exception as error:
-            trouble.append(error)
-
-    try:
-        for batch in _pipeline(arrays, features, function):
-            yield _to_arrow(job, batch, rows.popleft())
-    except tf.errors.OpError as error:
-        raise _failed(job, "with the examples", error) from error
-    if trouble:
-        raise trouble[0]
-
-
-def _portions(batches: Iterable[pa.RecordBatch], layout: Mapping[str, Feature]) -> Iterator[pa.RecordBatch]:
-    """Batches cut so small that what becomes of them fits in memory a few times over (a file of 20 kB may be decoded
-    into an image of a megabyte), and that several cores find work in texts and files, which take long to read.
-    """
-    example = sum(feature.size * _BYTES[feature.dtype] for feature in layout.values())
-    for batch in batches:
-        read = sum(column.nbytes for column in batch.columns if _of_bytes(column.type))
-        rows = max(1, min(PORTION // max(example, 1), READ * batch.num_rows // max(read, 1)))
-        for first in range(0, batch.num_rows, rows):
-            yield batch.slice(first, rows)
-
-
-def _of_bytes(kind: pa.DataType) -> bool:
-    import pyarrow.types as is_
-
-    return bool(is_.is_string(kind) or is_.is_binary(kind) or is_.is_large_string(kind) or is_.is_large_binary(kind))
-
-
-PORTION = 2**24
-"""Bytes of decoded examples that are worked on at once, for each core."""
-READ = 2**20
-"""Bytes of texts and files that are worked on at once, for each core."""
-_BYTES = {"float32": 4, "int64": 8, "uint8": 1, "string": 64}
-
-
-def _pipeline(
-    arrays: Callable[[], Iterator[Any]], features: Mapping[str, Feature], function: Function
-) -> tf.data.Dataset:
-    """Arrays by name → what the function makes of them."""
-    import tensorflow as tf
-
-    from headrace.ragged import Ragged
-
-    def flat(batch: Mapping[str, Any]) -> dict[str, Any]:
-        # Ragged values travel as two arrays: what builds a ragged tensor in Python would go through every example.
-        return {name: (v.values, v.splits) if isinstance(v, Ragged) else v for name, v in batch.items()}
-
-    def signature(feature: Feature) -> Any:
-        # The first dimension is that of the examples, or of the steps of all of them.
-        shape = feature.shape if feature.ragged else (None, *feature.shape)
-        values = tf.TensorSpec(shape, feature.dtype)
-        return (values, tf.TensorSpec((None,), tf.int64)) if feature.ragged else values
-
-    def batch_of(parts: Mapping[str, Any]) -> Batch:
-        return {
-            name: tf.RaggedTensor.from_row_splits(*part) if isinstance(part, tuple) else part
-            for name, part in parts.items()
-        }
-
-    return (
-        tf.data.Dataset.from_generator(
-            lambda: map(flat, arrays()),
-            output_signature={name: signature(feature) for name, feature in features.items()},
-        )
-        .map(lambda parts: function(batch_of(parts)), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        .prefetch(tf.data.AUTOTUNE)
-    )
-
-
-def _to_arrow(job: Job, batch: Batch, rows: int) -> pa.RecordBatch:
-    """Tensors as an Arrow batch, each of them with as many examples as were put in."""
-    from headrace.ragged import from_tensor
-    from headrace.readers.batches import batches
-
-    arrays: dict[str, Any] = {}
-    for name, tensor in batch.items():
-        values = from_tensor(tensor)
-        if len(values) != rows:
-            raise StageFailed(
-                f"`preprocess` of {job.workload} changes the number of examples of `{name}`.",
-                expected=f"{rows} examples, as many as were given",
-                received=len(values),
-                remedy="leave examples out in `read`",
-            )
-        arrays[name] = values
-    return next(iter(batches(arrays, rows)))
-
-
-def _tensors(arrays: Arrays) -> Batch:
-    from headrace.ragged import to_tensor
-
-    return {name: to_tensor(values) for name, values in arrays.items()}
-
-
-def _failed(job: Job, given: str, error: Exception) -> StageFailed:
-    return StageFailed(f"`preprocess` of {job.workload} fails {given}.", received=_in_a_line(error))
-
-
-def _in_a_line(error: Exception) -> str:
-    """The kind and the last line of an error: AutoGraph puts the reason at the end of a long account."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    last = lines[-1] if lines else ""
-    return last if last.startswith(type(error).__name__) else f"{type(error).__name__}: {last}"

@@ -20,7 +20,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 ENGINES = {
     "local": "this process",
     "prefect": "a Prefect flow run",
-    "ray": "trainings on the nodes of a Ray cluster, the rest in this process",
+    "ray": "trainings, and parts of the data, on the nodes of a Ray cluster, the rest in this process",
 }
 """Who carries the stages out."""
 
@@ -58,7 +58,7 @@ def spread_options(command: Command) -> Command:
         type=click.FloatRange(min=0, min_open=True),
         default=1.0,
         show_default=True,
-        help="Processors that a training (each of its workers) asks of a Ray cluster.",
+        help="Processors that a training (each of its workers), or a part of the data, asks of a Ray cluster.",
     )
     @click.option(
         "--gpus",

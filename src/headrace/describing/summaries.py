@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import bisect
 import io
 import math
-import os
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import pyarrow as pa
@@ -29,6 +27,7 @@ from headrace.describing.described import (
 )
 from headrace.describing.distributions import Array, Column, Distribution, Series, distinct, summed
 from headrace.describing.tallies import Counter, Tally
+from headrace.dividing import divided, processors
 from headrace.spec import Feature
 
 __all__ = [
@@ -52,8 +51,8 @@ one of them."""
 ALL_VALUES, MOST_VALUES, LEAST_VALUES = 2**18, 2**14, 2**10
 """Distinct strings that are counted exactly (numbers of classes and tokens: 8 times as many): in all tallies together,
 and at most and at least in one of them."""
-WAITING = 16 * 2**20
-"""Bytes of batches that are gathered before they are counted: large enough that sorting them in is worth its while."""
+CHUNK = 16 * 2**20
+"""Bytes of batches that are counted at once: large enough that sorting them in is worth its while."""
 ROWS = 2**17
 """… and rows."""
 PIXELS = 64
@@ -429,6 +428,10 @@ def _no_numbers(count: Array, missing: Array) -> dict[str, Array]:
     return {**arrays, "zeros": none.astype(np.int64), "count": count, "missing": missing}
 
 
+_Sampled: TypeAlias = bytes | Array | None
+"""An image file, or what `_levels` says of it."""
+
+
 class _Pictures(_Part):
     """Image files: what their headers say, and the pixels of some of them.
 
@@ -441,7 +444,7 @@ class _Pictures(_Part):
         self.counters = [Counter(0)]
         self.extra = {"formats": _counter(LEAST_VALUES, Feature(dtype="string"), like.formats if like else None)}
         self.measures |= {key: self.measure(key) for key in ("width", "height", "channels", "bytes")}
-        self.sample: list[tuple[tuple[int, int], Array]] = []
+        self.sample: list[tuple[tuple[int, int], _Sampled]] = []
 
     def count(self, values: pa.Array) -> list[Job]:
         return [lambda: self._count(values)]
@@ -453,12 +456,15 @@ class _Pictures(_Part):
         self.counters[0].take(files, np.ones(len(files), np.int64))
         found: list[tuple[int, ...]] = []
         formats: dict[bytes, int] = {}
+        sound: list[tuple[tuple[int, int], _Sampled]] = []
         for file in files.to_pylist():
-            header = self._look(file)
+            header = _header(file)
             if header:
                 kind = header[0].encode()
                 formats[kind] = formats.get(kind, 0) + 1
                 found.append(header[1:])
+                sound.append(((zlib.crc32(file), len(file)), file))
+        self._choose(sound)
         self.broken += len(files) - len(found)
         for name, column in zip(
             ("width", "height", "channels"), np.array(found, np.int64).reshape(-1, 3).T, strict=True
@@ -467,43 +473,23 @@ class _Pictures(_Part):
         self.measures["bytes"].add(pc.binary_length(files).to_numpy())
         self.extra["formats"].take(pa.array(list(formats), pa.large_binary()), np.array(list(formats.values())))
 
-    def _look(self, file: bytes) -> tuple[str, int, int, int] | None:
-        """Format, width, height and channels; None if the header can't be read."""
-        from PIL import Image
-
-        key = zlib.crc32(file), len(file)
-        try:
-            with Image.open(io.BytesIO(file)) as image:
-                kind, size, channels = str(image.format), image.size, len(image.getbands())
-                if len(self.sample) < PIXELS or key < self.sample[-1][0]:
-                    self._keep(key, image)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-            return None
-        # A JPEG with a second, smaller picture behind the first one.
-        return "JPEG" if kind == "MPO" else kind, *size, channels
-
-    def _keep(self, key: tuple[int, int], image: Any) -> None:
-        image.draft("RGB", (SIDE, SIDE))
-        try:
-            pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
-        except (OSError, SyntaxError, ValueError):
-            # Its header is sound, which is all that is asked here.
-            return
-        counts = [np.bincount(channel, minlength=256) for channel in pixels.T]
-        bisect.insort(self.sample, (key, np.array(counts)), key=lambda kept: kept[0])
-        del self.sample[PIXELS:]
+    def _choose(self, found: list[tuple[tuple[int, int], _Sampled]]) -> None:
+        """Keep those with the smallest keys: as files while these are small, for most of them will make room later."""
+        self.sample = sorted([*self.sample, *found], key=lambda kept: kept[0])[:PIXELS]
+        if sum(len(held) for _, held in self.sample if isinstance(held, bytes)) > CHUNK:
+            self.sample = [(key, _levels(held)) for key, held in self.sample]
 
     def merge(self, other: _Part) -> None:
         super().merge(other)
         self.present += other.present  # type: ignore[attr-defined]  # both parts were begun alike
         self.missing += other.missing  # type: ignore[attr-defined]
-        both = [*self.sample, *other.sample]  # type: ignore[attr-defined]
-        self.sample = sorted(both, key=lambda kept: kept[0])[:PIXELS]
+        self._choose(other.sample)  # type: ignore[attr-defined]
 
     def numbers(self) -> dict[str, Any]:
         pixels = {}
-        if self.sample:
-            counts = np.sum([kept for _, kept in self.sample], axis=0)
+        levels = [counts for _, held in self.sample if (counts := _levels(held)) is not None]
+        if levels:
+            counts = np.sum(levels, axis=0)
             for name, channel in zip(("red", "green", "blue"), counts, strict=True):
                 column = Column("int64", LEAST_BINS)
                 found = np.flatnonzero(channel)
@@ -511,6 +497,35 @@ class _Pictures(_Part):
                 pixels[name] = column.finish()
         arrays = _no_numbers(np.array([self.present]), np.array([self.missing]))
         return {"names": (self.name,), "pixels": pixels, **arrays}
+
+
+def _header(file: bytes) -> tuple[str, int, int, int] | None:
+    """Format, width, height and channels of an image file; None if its header can't be read."""
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(file)) as image:
+            kind, size, channels = str(image.format), image.size, len(image.getbands())
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return None
+    # A JPEG with a second, smaller picture behind the first one.
+    return "JPEG" if kind == "MPO" else kind, *size, channels
+
+
+def _levels(held: _Sampled) -> Array | None:
+    """How often each level from 0 to 255 occurs in red, green and blue; None for a file whose pixels can't be read."""
+    from PIL import Image
+
+    if not isinstance(held, bytes):
+        return held
+    try:
+        with Image.open(io.BytesIO(held)) as image:
+            image.draft("RGB", (SIDE, SIDE))
+            pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
+    except (OSError, SyntaxError, ValueError):
+        # Its header is sound, which is all that is asked here.
+        return None
+    return np.array([np.bincount(channel, minlength=256) for channel in pixels.T])
 
 
 # ------------------------------------------------------------------------------------------------- a split
@@ -545,47 +560,26 @@ class Summary:
                 self._parts[name] = _Pictures(name, feature, reference)
             else:
                 self._parts[name] = _Strings(name, feature, reference, values=values)
-        self._waiting: list[pa.RecordBatch] = []
-        self._held = 0
 
-    def add(self, batch: pa.RecordBatch) -> None:
-        """Take in a batch. It is kept until there are enough to be counted."""
-        if not batch.num_rows:
+    def add(self, examples: pa.RecordBatch | pa.Table) -> None:
+        """Take in some examples."""
+        if not examples.num_rows:
             return
-        batch = batch.select(list(self._parts))
-        if self._waiting and batch.schema != self._waiting[0].schema:
-            self._settle()
-        self._waiting.append(batch)
-        self._held += batch.nbytes
-        if self._held >= WAITING or sum(waiting.num_rows for waiting in self._waiting) >= ROWS:
-            self._settle()
+        table = pa.table(examples)
+        jobs = [job for name, part in self._parts.items() for job in part.jobs(_joined(table[name]))]
+        # Sorting and hashing leave Python's lock alone.
+        with ThreadPoolExecutor(processors()) as pool:
+            for done in [pool.submit(job) for job in jobs]:
+                done.result()
 
     def merge(self, other: Summary) -> None:
         """Take in another part of the same split, begun with the same features."""
-        other._settle()
         for name, part in self._parts.items():
             part.merge(other._parts[name])
 
     def finish(self) -> Statistics:
         """The statistics of all that was taken in."""
-        self._settle()
         return Statistics({name: part.finish() for name, part in self._parts.items()})
-
-    def _settle(self) -> None:
-        """Count what waits."""
-        if not self._waiting:
-            return
-        table = pa.Table.from_batches(self._waiting)
-        self._waiting, self._held = [], 0
-        jobs = [job for name, part in self._parts.items() for job in part.jobs(_joined(table[name]))]
-        # Sorting and hashing leave Python's lock alone.
-        with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
-            for done in [pool.submit(job) for job in jobs]:
-                done.result()
-
-    def __getstate__(self) -> dict[str, Any]:
-        self._settle()
-        return self.__dict__
 
 
 def _joined(column: pa.ChunkedArray) -> pa.Array:
@@ -595,8 +589,40 @@ def _joined(column: pa.ChunkedArray) -> pa.Array:
 def summarise(
     batches: Iterable[pa.RecordBatch], features: Mapping[str, Feature], like: Statistics | None = None
 ) -> Statistics:
-    """The statistics of a split, in one pass and flat memory; arguments as for `Summary`."""
-    summary = Summary(features, like)
+    """The statistics of a split, in one pass and flat memory; arguments as for `Summary`.
+
+    Chunks are summarised apart and merged in their order, by whoever they are summarised: so that means and deviations
+    are the same to the last digit on one machine and on many.
+    """
+    whole = Summary(features, like)
+    for part in divided(
+        partial(_summaries, features, like), _chunks(batches, list(features)), lambda chunk: chunk.nbytes
+    ):
+        whole.merge(part)
+    return whole.finish()
+
+
+def _summaries(
+    features: Mapping[str, Feature], like: Statistics | None, chunks: Iterable[pa.Table]
+) -> Iterator[Summary]:
+    """The summary of each chunk."""
+    for chunk in chunks:
+        summary = Summary(features, like)
+        summary.add(chunk)
+        yield summary
+
+
+def _chunks(batches: Iterable[pa.RecordBatch], names: list[str]) -> Iterator[pa.Table]:
+    """Batches gathered until there are enough to be counted."""
+    waiting: list[pa.RecordBatch] = []
+    held = rows = 0
     for batch in batches:
-        summary.add(batch)
-    return summary.finish()
+        batch = batch.select(names)
+        full = held >= CHUNK or rows >= ROWS
+        if waiting and (full or batch.schema != waiting[0].schema):
+            yield pa.Table.from_batches(waiting)
+            waiting, held, rows = [], 0, 0
+        waiting.append(batch)
+        held, rows = held + batch.nbytes, rows + batch.num_rows
+    if waiting:
+        yield pa.Table.from_batches(waiting)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from headrace.dividing import in_threads, processors
 from headrace.errors import DataError
 from headrace.spec import Feature, Records
 
@@ -27,9 +26,9 @@ ANEW = "run the workload again: records that were damaged are found and made ane
 Stored: TypeAlias = Literal["raw", "png", "jpeg"] | None
 """How a feature of type uint8 is stored; None for the other types, which have one way only."""
 
-WORKERS = min(os.cpu_count() or 1, 8)
-"""Threads that encode. Most of the time they work without Python's lock; the checksums need it, so that more would not
-help."""
+MOST_THREADS = 8
+"""Threads that encode, at most. Most of the time they work without Python's lock; the checksums need it, so that more
+would not help."""
 ROWS, BYTES = 8192, 4 * 2**20
 """What is encoded at once, at most: few enough to stay in a processor's cache, many enough to pay for the calls."""
 QUALITY = 95
@@ -84,7 +83,7 @@ def write(
     layout: Mapping[str, Feature],
     kept: Records = Records(),  # noqa: B008 (frozen)
     *,
-    workers: int = WORKERS,
+    workers: int | None = None,
 ) -> Written:
     """Write one split, a few batches at a time, so that memory stays flat.
 
@@ -97,7 +96,8 @@ def write(
         batches: Examples, as `headrace.readers.batches` describes them.
         layout: The features to store.
         kept: How images are stored, whether the files are compressed, and when a shard is closed.
-        workers: Threads that encode while the next batch is made and the last one is written.
+        workers: Threads that encode while the next batch is made and the last one is written; default: one for each
+            processor, up to 8.
 
     Returns:
         The files and how many examples they hold; no shard if there is no example.
@@ -105,36 +105,31 @@ def write(
     Raises:
         DataError: An example is too large to be stored. After this or any other error no file of the split is left.
     """
-    encodings = stored(layout, kept)
+    work = partial(framed, layout=layout, kept=kept)
+    return store(folder, split, in_threads(work, small(batches), workers or min(processors(), MOST_THREADS)), kept)
 
-    def frames(batch: pa.RecordBatch) -> pa.LargeBinaryArray:
-        from headrace.records.encoding import encode
-        from headrace.records.framing import framed
 
-        return framed(encode(_with_files(batch, layout, encodings), layout))
+def framed(batch: pa.RecordBatch, layout: Mapping[str, Feature], kept: Records) -> pa.LargeBinaryArray:
+    """The examples of a batch as records that stand in a file; arguments as for `write`."""
+    from headrace.records import framing
+    from headrace.records.encoding import encode
 
+    return framing.framed(encode(_with_files(batch, layout, stored(layout, kept)), layout))
+
+
+def store(folder: Path, split: str, records: Iterable[pa.LargeBinaryArray], kept: Records) -> Written:
+    """Write one split whose records were made by `framed`; arguments, result and errors as for `write`."""
     with _Shards(folder, split, kept) as shards:
-        for batch in _in_turn(frames, _small(batches), workers):
-            shards.add(batch)
+        for some in records:
+            shards.add(some)
         return shards.finished()
 
 
-def _small(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def small(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Batches cut into what is encoded at once."""
     for batch in batches:
         rows = max(min(ROWS, BYTES * batch.num_rows // max(batch.nbytes, 1)), 1)
         yield from (batch.slice(start, rows) for start in range(0, batch.num_rows, rows))
-
-
-def _in_turn(function: Any, items: Iterable[Any], workers: int) -> Iterator[Any]:
-    """`map` in threads: results in order, and never more items in memory than there are threads, and one."""
-    with ThreadPoolExecutor(workers, thread_name_prefix="encode") as pool:
-        ahead: deque[Future[Any]] = deque()
-        for item in items:
-            ahead.append(pool.submit(function, item))
-            if len(ahead) > workers:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
 
 
 def _with_files(

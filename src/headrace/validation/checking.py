@@ -344,13 +344,14 @@ class Quarantine:
         share: Share of the split's examples that may be left out; 0: the first one stops.
         split: Name of the split, for the notes.
         remedy: How to go on when there are too many, for the message.
+        before: Examples of the split that others look at: rows are counted from there.
     """
 
-    def __init__(self, share: float = 0.0, split: str = "", remedy: str = REPAIR) -> None:
+    def __init__(self, share: float = 0.0, split: str = "", remedy: str = REPAIR, before: int = 0) -> None:
         self.share = share
         self.split = split
         self._remedy = remedy
-        self.examples = 0
+        self.examples = before
         """Examples looked at."""
         self.left_out = 0
         """Those of them that can't be used."""
