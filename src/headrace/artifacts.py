@@ -19,6 +19,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -57,11 +58,26 @@ class Artifact:
 
 
 def home() -> Path:
-    """The folder that holds everything Headrace writes: `HEADRACE_HOME`, or `.headrace` in the project."""
+    """The folder that holds everything Headrace writes: `HEADRACE_HOME`, or `.headrace` in the project.
+
+    Of a home on an object store (`headrace.depots`) this is the folder in which this machine works: one for each URL in
+    `HEADRACE_SCRATCH`, or in the user's cache.
+    """
     from headrace.projects import root
 
-    named = os.environ.get("HEADRACE_HOME")
-    return Path(named).expanduser().absolute() if named else root() / ".headrace"
+    named, url = os.environ.get("HEADRACE_HOME"), home_url()
+    if not url:
+        return Path(named).expanduser().absolute() if named else root() / ".headrace"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "headrace"
+    scratch = Path(os.environ.get("HEADRACE_SCRATCH") or cache).expanduser().absolute()
+    readable = re.sub(r"[^a-z0-9.]+", "-", url.lower()).strip("-")
+    return scratch / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+
+
+def home_url() -> str | None:
+    """The URL of a home on an object store; None if it is a folder."""
+    named = os.environ.get("HEADRACE_HOME", "")
+    return named.rstrip("/") if "://" in named else None
 
 
 # ------------------------------------------------------------------------------------------------- writing

@@ -1,8 +1,9 @@
 """Ray as the engine: trainings are carried out by the nodes of a cluster, which share this machine's home and code.
 
 A node needs the same Python environment, the project under the same path, and `HEADRACE_HOME` on storage that all of
-them see. What a stage makes, and what an attempt that was cut short has left for the next one, lies in that home, so
-that a node may die at any time: Ray carries the stage out again elsewhere, from its last checkpoint.
+them see: a folder under one path, or an object store, from which it fetches what a stage reads. What a stage makes, and
+what an attempt that was cut short has left for the next one, lies in that home, so that a node may die at any time: Ray
+carries the stage out again elsewhere, from its last checkpoint.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import os
 import socket
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace import projects
-from headrace.artifacts import Artifact, home
+from headrace.artifacts import Artifact, home, home_url
+from headrace.depots import at_hand
 from headrace.errors import ConfigError, Deserted, HeadraceError, SystemTrouble
 from headrace.spreading import Elsewhere, Share, Work, begin, carry_out, elsewhere
 from headrace.stages import artifacts_of
@@ -29,8 +32,10 @@ log = logging.getLogger(__name__)
 
 RETRIES = 10
 """How often a stage whose node was lost is begun anew: each attempt goes on from the checkpoint of the one before."""
-HANDED_ON = ("HEADRACE_", "TF_", "KERAS_")
-"""Variables of the environment that hold on the nodes, too."""
+HANDED_ON = ("HEADRACE_", "TF_", "KERAS_", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
+"""Variables of the environment that hold on the nodes, too; credentials are not among them."""
+OWN = "HEADRACE_SCRATCH"
+"""The one that each node has of its own."""
 
 
 @contextlib.contextmanager
@@ -70,7 +75,7 @@ def nodes(limit: int | None, share: Share) -> Iterator[tuple[Elsewhere, int]]:
                 ) from lost
             if error:
                 raise error
-            return cast(Artifact, made)
+            return cast(Artifact, at_hand(made))
 
         yield (lambda stage: elsewhere(stage, submit)), min(limit or room, room)
     finally:
@@ -92,8 +97,8 @@ def _ray() -> ModuleType:
 
 
 def _connect(ray: ModuleType) -> None:
-    variables = {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
-    variables |= {"HEADRACE_HOME": str(home()), "PYTHONPATH": os.pathsep.join(_importable())}
+    variables = {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON) and name != OWN}
+    variables |= {"HEADRACE_HOME": home_url() or str(home()), "PYTHONPATH": os.pathsep.join(_importable())}
     try:
         ray.init(
             runtime_env={"env_vars": variables},
@@ -136,16 +141,19 @@ Answer = tuple[Artifact | None, HeadraceError | None]
 """What a stage has made, or why it could not; an error of ours is an answer, for Ray would wrap it and try again."""
 
 
-def _on_node(work: Work) -> Answer:
-    """Carry a stage out on a node."""
+def _on_node(work: Work, own: str | None = None) -> Answer:
+    """Carry a stage out on a node, in a home of its own if one is named."""
     begin()
     try:
+        work = replace(work, args=at_hand(work.args), kwargs=at_hand(work.kwargs))
+        if own:
+            os.environ["HEADRACE_HOME"] = own
         missing = [artifact for artifact in artifacts_of(work.arguments) if not artifact.path.is_dir()]
         if missing:
             raise SystemTrouble(
                 f"Node {os.uname().nodename} of the Ray cluster does not see what was made before.",
                 expected=f"{missing[0].path}, as on the machine that asked",
-                remedy="set HEADRACE_HOME to a folder that all nodes share under one path",
+                remedy="set HEADRACE_HOME to a folder that all nodes share under one path, or to an object store",
             )
         return carry_out(work), None
     except HeadraceError as error:
@@ -174,8 +182,7 @@ class _Member:
         if number == 0:
             return _on_node(work)
         with tempfile.TemporaryDirectory() as own:
-            os.environ["HEADRACE_HOME"] = own
-            return _on_node(work)
+            return _on_node(work, own)
 
 
 def _together(ray: ModuleType, share: Share, work: Work) -> Answer:
