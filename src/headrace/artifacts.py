@@ -90,17 +90,18 @@ def system_errors(doing: str) -> Iterator[None]:
         yield
     except Exception as error:
         code = _system_code(error)
+        variable = "HEADRACE_SCRATCH" if home_url() else "HEADRACE_HOME"
         if code in _NO_ROOM:
             raise SystemTrouble(
                 f"No room left while {doing}.",
                 received=os.strerror(code),
-                remedy="free some space, or set HEADRACE_HOME to a folder on another disk; what was finished is kept",
+                remedy=f"free some space, or set {variable} to a folder on another disk; what was finished is kept",
             ) from error
         if code in _NO_PERMISSION:
             raise SystemTrouble(
                 f"Not allowed to write while {doing}.",
                 received=f"{os.strerror(code)}: {getattr(error, 'filename', None) or error}",
-                remedy="make the folder writable, or set HEADRACE_HOME to one that is",
+                remedy=f"make the folder writable, or set {variable} to one that is",
             ) from error
         raise
 

@@ -89,7 +89,7 @@ def told(problem: str, remedy: str = "") -> Iterator[None]:
     except HeadraceError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
         raise SystemTrouble(
             problem,

@@ -40,6 +40,7 @@ from headrace.artifacts import (
     home_url,
     locked,
     read_json,
+    system_errors,
     write_json,
 )
 from headrace.errors import ConfigError, SystemTrouble
@@ -129,8 +130,8 @@ class Depot:
             SystemTrouble: The store can't be read.
         """
         drafts = home() / "fetched"
-        drafts.mkdir(parents=True, exist_ok=True)
         with (
+            system_errors(f"fetching stage `{place.stage}` into {home()}"),
             locked(drafts / f"{place.workload}-{place.stage}-{place.key}.lock"),
             tempfile.TemporaryDirectory(dir=drafts, ignore_cleanup_errors=True) as folder,
         ):

@@ -352,32 +352,32 @@ def kept(bucket: Any) -> Path:
 class TestMoments:
     """What is uploaded of a folder that goes on changing."""
 
-    def test_are_those_of_files_that_belong_together(self, tmp_path: Path) -> None:
-        """Two files that are replaced one after the other, thousands of times: no copy has the second one ahead."""
-        folder, ended = tmp_path / "scratch", threading.Event()
-        folder.mkdir()
+    def test_are_those_of_files_that_belong_together(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Both files are replaced while the first one is taken and the second one not yet."""
+        folder, link, numbers = tmp_path / "scratch", os.link, iter((1, 2))
 
-        def change() -> None:
-            number = 0
-            while not ended.is_set():
-                for name in ("a", "b"):
-                    write_json(folder / name, number)
-                number += 1
-                time.sleep(0.005)
+        def write(number: int) -> None:
+            for name in ("a", "b"):
+                write_json(folder / name, number)
 
-        changing = threading.Thread(target=change)
-        changing.start()
-        try:
-            seen = set()
-            for _ in range(40):
-                if depots._linked(folder, tmp_path / "moment"):
-                    first, second = (read_json(tmp_path / "moment" / name) for name in ("a", "b"))
-                    assert second is None or first - second in (0, 1)
-                    seen.add(first)
-        finally:
-            ended.set()
-            changing.join()
-        assert len(seen) > 3
+        def linked(path: Path, target: Path) -> None:
+            link(path, target)
+            if path.name == "a":
+                for number in numbers:
+                    write(number)
+                    break
+
+        write(0)
+        monkeypatch.setattr(os, "link", linked)
+        assert depots._linked(folder, tmp_path / "moment")
+        assert [read_json(tmp_path / "moment" / name) for name in ("a", "b")] == [2, 2]
+
+    def test_are_none_of_a_folder_that_never_comes_to_rest(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write_json(tmp_path / "scratch" / "a", 0)
+        monkeypatch.setattr(os, "link", lambda *_: write_json(tmp_path / "scratch" / "a", 0))
+        assert not depots._linked(tmp_path / "scratch", tmp_path / "moment")
 
     def test_are_uploaded_only_where_they_differ_and_what_is_no_longer_named_goes(
         self, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -464,6 +464,17 @@ class TestTroubles:
                 quarry(JOB)
         assert ran == []
 
+    def test_a_bucket_that_is_gone_meanwhile_is_told_and_not_made_anew(self, machine: Machine, bucket: Any) -> None:
+        import boto3
+
+        client, name = boto3.client("s3"), str(bucket).removeprefix("s3://")
+        machine("a")
+        assert quarry.plan(JOB).state == "run"
+        client.delete_bucket(Bucket=name)
+        with pytest.raises(SystemTrouble, match=r"(?s)can't be brought.*make the bucket, or name another one"):
+            quarry(JOB)
+        assert name not in [one["Name"] for one in client.list_buckets()["Buckets"]]
+
     def test_a_client_that_is_not_installed_is_told(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         import sys
 
@@ -486,6 +497,16 @@ class TestTroubles:
         forget_stores()
         with pytest.raises(SystemTrouble, match=r"(?s)can't be reached.*AWS_PROFILE, or AWS_ACCESS_KEY_ID"):
             quarry(JOB)
+
+    def test_a_folder_that_can_not_be_written_is_told_with_its_own_variable(
+        self, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        machine("a")
+        quarry(JOB)
+        figure()
+        monkeypatch.setenv("HEADRACE_SCRATCH", "/sys/headrace")
+        with pytest.raises(SystemTrouble, match=r"(?s)Not allowed to write while fetching.*HEADRACE_SCRATCH"):
+            figure()
 
     def test_a_store_that_does_not_answer_is_told(self, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
         machine("a")
