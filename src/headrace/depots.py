@@ -88,7 +88,7 @@ def keep_record(path: Path) -> None:
             with buckets.told(f"The record of a run can't be brought to {url}."):
                 buckets.upload(path, buckets.reached(url) / path.relative_to(home()).as_posix())
         except SystemTrouble as error:
-            log.warning("%s", error)
+            log.warning("%s", error.problem)
 
 
 @dataclass(frozen=True)
