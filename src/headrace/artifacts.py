@@ -19,6 +19,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -57,11 +58,26 @@ class Artifact:
 
 
 def home() -> Path:
-    """The folder that holds everything Headrace writes: `HEADRACE_HOME`, or `.headrace` in the project."""
+    """The folder that holds everything Headrace writes: `HEADRACE_HOME`, or `.headrace` in the project.
+
+    Of a home on an object store (`headrace.depots`) this is the folder in which this machine works: one for each URL in
+    `HEADRACE_SCRATCH`, or in the user's cache.
+    """
     from headrace.projects import root
 
-    named = os.environ.get("HEADRACE_HOME")
-    return Path(named).expanduser().absolute() if named else root() / ".headrace"
+    named, url = os.environ.get("HEADRACE_HOME"), home_url()
+    if not url:
+        return Path(named).expanduser().absolute() if named else root() / ".headrace"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "headrace"
+    scratch = Path(os.environ.get("HEADRACE_SCRATCH") or cache).expanduser().absolute()
+    readable = re.sub(r"[^a-z0-9.]+", "-", url.lower()).strip("-")
+    return scratch / f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+
+
+def home_url() -> str | None:
+    """The URL of a home on an object store; None if it is a folder."""
+    named = os.environ.get("HEADRACE_HOME", "")
+    return named.rstrip("/") if "://" in named else None
 
 
 # ------------------------------------------------------------------------------------------------- writing
@@ -74,17 +90,18 @@ def system_errors(doing: str) -> Iterator[None]:
         yield
     except Exception as error:
         code = _system_code(error)
+        variable = "HEADRACE_SCRATCH" if home_url() else "HEADRACE_HOME"
         if code in _NO_ROOM:
             raise SystemTrouble(
                 f"No room left while {doing}.",
                 received=os.strerror(code),
-                remedy="free some space, or set HEADRACE_HOME to a folder on another disk; what was finished is kept",
+                remedy=f"free some space, or set {variable} to a folder on another disk; what was finished is kept",
             ) from error
         if code in _NO_PERMISSION:
             raise SystemTrouble(
                 f"Not allowed to write while {doing}.",
                 received=f"{os.strerror(code)}: {getattr(error, 'filename', None) or error}",
-                remedy="make the folder writable, or set HEADRACE_HOME to one that is",
+                remedy=f"make the folder writable, or set {variable} to one that is",
             ) from error
         raise
 

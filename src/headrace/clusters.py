@@ -1,9 +1,10 @@
 """Ray as the engine: the nodes of a cluster train, and help with data; they share this machine's home and code.
 
 A node needs the same Python environment, the project under the same path, and `HEADRACE_HOME` on storage that all of
-them see. What a stage makes, and what an attempt that was cut short has left for the next one, lies in that home, so
-that a node may die at any time: Ray carries the stage out again elsewhere, from its last checkpoint. Data that are
-divided (`headrace.dividing`) are sent to the nodes part by part, and nothing of that is kept there.
+them see: a folder under one path, or an object store, from which it fetches what a stage reads. What a stage makes, and
+what an attempt that was cut short has left for the next one, lies in that home, so that a node may die at any time: Ray
+carries the stage out again elsewhere, from its last checkpoint. Data that are divided
+(`headrace.dividing`) are sent to the nodes part by part, and nothing of that is kept there.
 """
 
 from __future__ import annotations
@@ -16,11 +17,13 @@ import os
 import socket
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace import projects
-from headrace.artifacts import Artifact, home
+from headrace.artifacts import Artifact, home, home_url
+from headrace.depots import at_hand
 from headrace.dividing import PROCESSORS, Helpers, helped_by, in_turn
 from headrace.dividing import Work as Divided
 from headrace.errors import ConfigError, Deserted, HeadraceError, SystemTrouble
@@ -36,8 +39,10 @@ RETRIES = 10
 """How often a stage whose node was lost is begun anew: each attempt goes on from the checkpoint of the one before."""
 PARTS = 2
 """Parts of the data that are sent out for each that can be worked on: one is there when another is done."""
-HANDED_ON = ("HEADRACE_", "TF_", "KERAS_")
-"""Variables of the environment that hold on the nodes, too."""
+HANDED_ON = ("HEADRACE_", "TF_", "KERAS_", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
+"""Variables of the environment that hold on the nodes, too; credentials are not among them."""
+OWN = "HEADRACE_SCRATCH"
+"""The one that each node has of its own."""
 
 
 @contextlib.contextmanager
@@ -69,7 +74,7 @@ def nodes(limit: int | None, share: Share) -> Iterator[tuple[Elsewhere, int]]:
             with _told(ray, work.node):
                 several = share.workers > 1 and work.name == "train"
                 answer = _together(ray, share, work) if several else ray.get(remote.remote(work))
-            return cast(Artifact, _made(answer))
+            return cast(Artifact, at_hand(_made(answer)))
 
         with helped_by(_helpers(ray, share)):
             yield (lambda stage: elsewhere(stage, submit)), min(limit or room, room)
@@ -92,8 +97,8 @@ def _ray() -> ModuleType:
 
 
 def _connect(ray: ModuleType) -> None:
-    variables = {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON)}
-    variables |= {"HEADRACE_HOME": str(home()), "PYTHONPATH": os.pathsep.join(_importable())}
+    variables = {name: value for name, value in os.environ.items() if name.startswith(HANDED_ON) and name != OWN}
+    variables |= {"HEADRACE_HOME": home_url() or str(home()), "PYTHONPATH": os.pathsep.join(_importable())}
     try:
         ray.init(
             runtime_env={"env_vars": variables},
@@ -156,16 +161,19 @@ def _told(ray: ModuleType, what: str) -> Iterator[None]:
         ) from lost
 
 
-def _on_node(work: Work) -> Answer:
-    """Carry a stage out on a node."""
+def _on_node(work: Work, own: str | None = None) -> Answer:
+    """Carry a stage out on a node, in a home of its own if one is named."""
     begin()
     try:
+        work = replace(work, args=at_hand(work.args), kwargs=at_hand(work.kwargs))
+        if own:
+            os.environ["HEADRACE_HOME"] = own
         missing = [artifact for artifact in artifacts_of(work.arguments) if not artifact.path.is_dir()]
         if missing:
             raise SystemTrouble(
                 f"Node {os.uname().nodename} of the Ray cluster does not see what was made before.",
                 expected=f"{missing[0].path}, as on the machine that asked",
-                remedy="set HEADRACE_HOME to a folder that all nodes share under one path",
+                remedy="set HEADRACE_HOME to a folder that all nodes share under one path, or to an object store",
             )
         return carry_out(work), None
     except HeadraceError as error:
@@ -245,8 +253,7 @@ class _Member:
         if number == 0:
             return _on_node(work)
         with tempfile.TemporaryDirectory() as own:
-            os.environ["HEADRACE_HOME"] = own
-            return _on_node(work)
+            return _on_node(work, own)
 
 
 def _together(ray: ModuleType, share: Share, work: Work) -> Answer:

@@ -17,8 +17,9 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
-from headrace import projects, registry, running
-from headrace.artifacts import Place, home, is_held, locked, read_json
+from headrace import depots, projects, registry, running
+from headrace.artifacts import Place, home, home_url, is_held, locked, read_json
+from headrace.errors import HeadraceError
 
 LEAST_ROOM = 2e9
 """Bytes that a home should have free: data, records, checkpoints and bundles of a few workloads."""
@@ -145,6 +146,18 @@ def _home(_fix: bool) -> Iterator[Finding]:
         yield Finding("home", "trouble", words, "free some space, or set HEADRACE_HOME to a folder on another disk")
     else:
         yield Finding("home", "ok", words)
+    url = home_url()
+    if url:
+        try:
+            depots.depot()
+            yield Finding("home", "ok", f"{url} answers; the folder is what this machine works in")
+        except HeadraceError as error:
+            yield _told("home", error)
+
+
+def _told(check: str, error: HeadraceError) -> Finding:
+    """The finding for an error: its first line, and how to go on."""
+    return Finding(check, "trouble", error.problem, str(error).partition("to go on: ")[2])
 
 
 def _mirror(_fix: bool) -> Iterator[Finding]:
@@ -247,7 +260,11 @@ def _places(below: str) -> Iterator[Place]:
 
 
 def _registry(_fix: bool) -> Iterator[Finding]:
-    lines = registry.lines()
+    try:
+        lines = registry.lines()
+    except HeadraceError as error:
+        yield _told("registry", error)
+        return
     whole = True
     for line in lines:
         for version, trouble in registry.verify(line).items():

@@ -143,7 +143,7 @@ def _stands(artifact: Artifact) -> str | None:
     return None
 
 
-@stage(facts=_facts, stands=_stands, volatile=("lineage.json",), tensorflow=True)
+@stage(facts=_facts, stands=_stands, volatile=("lineage.json",), tensorflow=True, material=True)
 def download(job: Job, room: Room) -> None:
     """Bring the raw files of the job's source.
 

@@ -195,6 +195,8 @@ _NOT_IN_KEYS = {
     "headrace.stages",
     "headrace.fingerprints",
     "headrace.artifacts",
+    "headrace.depots",
+    "headrace.buckets",
     "headrace.console",
     "headrace.spec",
     "headrace.jobs",

@@ -14,6 +14,7 @@ from typing import Any
 from headrace import overview
 from headrace.artifacts import Artifact, home, read_json, system_errors, write_json
 from headrace.chain import Order, Stages, standard
+from headrace.depots import depot, keep_record
 from headrace.errors import EXIT_OK, EXIT_VERDICT, HeadraceError
 from headrace.jobs import Job
 from headrace.spec import Publish
@@ -44,6 +45,7 @@ def execute(
     Raises:
         HeadraceError: A stage failed; the record says which and why.
     """
+    depot()  # a store that can't be reached is told before anything is begun
     started = time.time()
     stamp = time.strftime("%Y%m%d-%H%M%S", time.gmtime(started))
     folder = home() / "runs" / job.workload / f"{stamp}-{secrets.token_hex(3)}"
@@ -75,12 +77,14 @@ def execute(
         with contextlib.suppress(OSError):
             write_json(folder / "run.json", record)
             overview.keep_up()
+            keep_record(folder / "run.json")
         raise
     record |= (told or summary)(made)
     record["state"] = "completed"
     record["seconds"] = round(time.time() - started, 2)
     with system_errors(f"finishing a run in {home()}"):
         write_json(folder / "run.json", record)
+    keep_record(folder / "run.json")
     # A run that made nothing anew has nothing to tell, and answers at once.
     if any(artifact.state == "run" for artifact in made):
         overview.keep_up()

@@ -18,9 +18,10 @@ from concurrent.futures.process import BrokenProcessPool
 from contextvars import copy_context
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from headrace.artifacts import Artifact
+from headrace.depots import at_hand
 from headrace.errors import SystemTrouble
 from headrace.isolating import end_with_caller
 from headrace.jobs import Job
@@ -79,7 +80,7 @@ def elsewhere(stage: Any, submit: Callable[[Work], Artifact]) -> Call:
     def call(job: Job, *args: Any, **kwargs: Any) -> Artifact:
         found: Artifact = stage.plan(job, *args, **kwargs)
         if found.state == "skipped":
-            return found
+            return cast(Artifact, at_hand(found))
         return submit(Work(stage.__module__, stage.__name__, job.model_dump_json(), args, kwargs, found.node))
 
     return call

@@ -13,6 +13,7 @@ and why, without doing it; an `Artifact` that does not exist yet has an empty di
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import shutil
@@ -22,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec
 
-from headrace import fingerprints, isolating
+from headrace import depots, fingerprints, isolating
 from headrace.artifacts import Artifact, Place, close, home, read_json, room, system_errors, write_json
 from headrace.errors import HeadraceError
 from headrace.jobs import Job
@@ -60,6 +61,8 @@ class Stage(Generic[P]):
         facts: Callable[[Job], Any] | None,
         stands: Callable[[Artifact], str | None] | None,
         tensorflow: bool,
+        resumes: bool,
+        material: bool,
     ) -> None:
         self._function = function
         self._signature = inspect.signature(function)
@@ -70,6 +73,8 @@ class Stage(Generic[P]):
         self._facts = facts
         self._stands = stands
         self._tensorflow = tensorflow
+        self._resumes = resumes
+        self._material = material
         self.name = function.__name__
         functools.update_wrapper(self, function)
 
@@ -94,9 +99,12 @@ class Stage(Generic[P]):
             found, _ = self._look(job, node, place, ingredients)
             if found:
                 return found
+            depot = depots.depot()
             with system_errors(f"running stage `{node}`"):
                 try:
-                    self._function(job, Room(output, scratch, place.key, node), *args, **kwargs)
+                    args, kwargs = depots.at_hand(args), depots.at_hand(kwargs)
+                    with depot.carrying(place, scratch) if depot and self._resumes else contextlib.nullcontext():
+                        self._function(job, Room(output, scratch, place.key, node), *args, **kwargs)
                 except HeadraceError as error:
                     error.add_note(f"in stage {node} of {job.title}")
                     raise
@@ -112,6 +120,8 @@ class Stage(Generic[P]):
                 place.publish(output)
                 shutil.rmtree(scratch, ignore_errors=True)
                 write_json(self._index(job, node), {"key": place.key, "ingredients": ingredients})
+                if depot:
+                    self._keep(depot, place, manifest)
         return Artifact(place.finished, manifest["digest"], node, "run", reason, seconds)
 
     def plan(self, job: Job, *args: P.args, **kwargs: P.kwargs) -> Artifact:
@@ -125,7 +135,7 @@ class Stage(Generic[P]):
             return Artifact(Path(), "", node, "unknown", after)
         ingredients = self._ingredients(job, bound)
         place = self._place(job, ingredients)
-        found, reason = self._look(job, node, place, ingredients)
+        found, reason = self._look(job, node, place, ingredients, planned=True)
         return found or Artifact(Path(), "", node, "run", reason)
 
     def _bind(self, job: Job, args: Any, kwargs: Any) -> dict[str, Any]:
@@ -175,21 +185,27 @@ class Stage(Generic[P]):
         """Where the result with these ingredients belongs."""
         return Place(job.workload, self.name, fingerprints.digest(ingredients)[:20])
 
-    def _look(self, job: Job, node: str, place: Place, ingredients: dict[str, Any]) -> tuple[Artifact | None, str]:
+    def _look(
+        self, job: Job, node: str, place: Place, ingredients: dict[str, Any], *, planned: bool = False
+    ) -> tuple[Artifact | None, str]:
         """The finished artifact if it is there and whole; else why the stage must run."""
         manifest, trouble = place.find()
         if manifest:
-            found = Artifact(
-                place.finished,
-                manifest["digest"],
-                node,
-                "skipped",
-                "nothing it depends on has changed",
-                manifest["seconds"],
-            )
-            trouble = self._stands(found) if self._stands else None
-            if not trouble:
-                return found, found.reason
+            trouble = self._trouble(place.finished, manifest)
+        depot = depots.depot()
+        if depot and manifest and not trouble and not depot.has(place, manifest):
+            if planned:
+                return None, f"finished on this machine, and not yet brought to {depot.url}"
+            self._keep(depot, place, manifest)
+        elif depot and (trouble or not manifest):
+            there = depot.manifest(place)
+            if there and there["digest"] != (manifest or {}).get("digest"):
+                manifest, trouble = there, self._trouble_there(depot, place, there)
+                if not trouble and not planned and not self._material:
+                    trouble = depot.bring(place, there)
+        if manifest and not trouble:
+            reason = "nothing it depends on has changed"
+            return Artifact(place.finished, manifest["digest"], node, "skipped", reason, manifest["seconds"]), reason
         if trouble:
             return None, f"made before, but {trouble}"
         last = (read_json(self._index(job, node)) or {}).get("ingredients")
@@ -198,6 +214,23 @@ class Stage(Generic[P]):
         changed = fingerprints.changes(last, ingredients)
         more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
         return None, "; ".join(changed[:3]) + more if changed else f"its folder {place.key} is gone"
+
+    def _keep(self, depot: depots.Depot, place: Place, manifest: dict[str, Any]) -> None:
+        """Bring what is finished here to the depot; what was kept of the attempt is of no use then."""
+        depot.keep(place, manifest)
+        if self._resumes:
+            depot.clear(place)
+
+    def _trouble(self, folder: Path, manifest: dict[str, Any]) -> str | None:
+        """Why a finished folder no longer stands; None if it does."""
+        return self._stands(Artifact(folder, manifest["digest"])) if self._stands else None
+
+    def _trouble_there(self, depot: depots.Depot, place: Place, manifest: dict[str, Any]) -> str | None:
+        """The same of one that is not on this machine."""
+        if not self._stands:
+            return None
+        with depot.peeked(place, manifest) as folder:
+            return self._trouble(folder, manifest)
 
     def _index(self, job: Job, node: str) -> Path:
         """Where the last ingredients of this node are kept: what a change is told against."""
@@ -228,6 +261,8 @@ def stage(
     facts: Callable[[Job], Any] | None = None,
     stands: Callable[[Artifact], str | None] | None = None,
     tensorflow: bool = False,
+    resumes: bool = False,
+    material: bool = False,
 ) -> Callable[[Callable[Concatenate[Job, Room, P], None]], Stage[P]]:
     """Make a stage of a function that fills a folder.
 
@@ -240,5 +275,11 @@ def stage(
         stands: A check of a finished artifact against the world outside of it; what is wrong in words, or None.
         tensorflow: Whether it loads TensorFlow (for some sources at least), and so is carried out in a process of its
             own if that is asked for (`headrace.isolating`).
+        resumes: Whether what it keeps in its scratch folder is worth carrying to another machine, on which the next
+            attempt may be made (`headrace.depots`).
+        material: Whether only stages that come to run read what it makes: where it lies on another machine, it is
+            fetched for them, and not for a run in which they are skipped.
     """
-    return lambda function: Stage(function, settings, functions, versions, volatile, facts, stands, tensorflow)
+    return lambda function: Stage(
+        function, settings, functions, versions, volatile, facts, stands, tensorflow, resumes, material
+    )

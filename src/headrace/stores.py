@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import os
 import platform
@@ -18,16 +17,25 @@ import random
 import re
 import secrets
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-from headrace.artifacts import MANIFEST, close, content_digest, damage, home, locked, read_json, write_atomically
+from headrace.artifacts import (
+    MANIFEST,
+    close,
+    content_digest,
+    damage,
+    home,
+    home_url,
+    locked,
+    read_json,
+    write_atomically,
+)
+from headrace.buckets import CHUNK, download, forget_listings, is_url, reached, replace, upload, within
 from headrace.errors import SystemTrouble
 
 Contents = Mapping[str, Path | bytes]
@@ -38,42 +46,22 @@ STALE = 24 * 3600
 
 _DRAFT, _GRAVE = ".publishing-", ".removing-"
 _CLAIMS, _CLAIM = "claims", re.compile(r"([0-9]+)-[0-9a-f]+")
-_CHUNK = 2**20
 
 
 def store() -> Store:
     """The place that `HEADRACE_REGISTRY` names: a folder, or a URL (`gs://`, `s3://`; `file://` for a mounted bucket).
 
-    Default: `registry` in the home.
+    Default: `registry` in the home, which may be on an object store itself.
 
     Raises:
         SystemTrouble: The object store can't be reached.
     """
     named = os.environ.get("HEADRACE_REGISTRY")
-    if not named:
-        return Store(home() / "registry")
-    if "://" not in named:
+    if named and not is_url(named):
         return Store(Path(named).expanduser().absolute())
-    return Bucket(_reached(named))
-
-
-@cache
-def _reached(url: str) -> Path:
-    """The path of an object store, which has `pathlib`'s interface."""
-    from etils import epath  # type: ignore[import-untyped]
-
-    path = cast(Path, epath.Path(url.removeprefix("file://")))
-    try:
-        path.exists()
-    except Exception as error:  # whatever the client of this store raises
-        raise SystemTrouble(
-            f"The registry at {url} can't be reached.",
-            expected="an object store that this machine may read and write",
-            received=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-            remedy="for gs:// install gcsfs, for s3:// s3fs, set EPATH_USE_TF=false and the store's own credentials; "
-            "or set HEADRACE_REGISTRY to a folder",
-        ) from error
-    return path
+    if not named and not home_url():
+        return Store(home() / "registry")
+    return Bucket(reached(named or f"{home_url()}/registry"))
 
 
 @dataclass(frozen=True)
@@ -88,11 +76,11 @@ class Store:
 
     def lines(self) -> list[str]:
         """The lines that have versions, sorted."""
-        return sorted(path.name for path in _within(self.root) if self.versions(path.name))
+        return sorted(path.name for path in within(self.root) if self.versions(path.name))
 
     def versions(self, line: str) -> list[int]:
         """The versions of a line, ascending; empty if there is no such line."""
-        return sorted(int(p.name) for p in _within(self.folder(line)) if p.name.isdecimal() and p.is_dir())
+        return sorted(int(p.name) for p in within(self.folder(line)) if p.name.isdecimal() and p.is_dir())
 
     @contextlib.contextmanager
     def alone(self, line: str = "") -> Iterator[None]:
@@ -177,14 +165,14 @@ class Bucket(Store):
         """Keep other processes with this home away; other machines are kept away from a version, not from pointers."""
         where = hashlib.sha256(f"{self.root}/{line}".encode()).hexdigest()[:16]
         with locked(home() / "locks" / f"registry-{where}"):
-            self._forget_listings()
+            forget_listings(self.root)
             yield
 
     def add(self, line: str, contents: Contents, facts: Mapping[str, Any], least: int) -> int:
         """Upload a version; its manifest comes last."""
         version, claim = self._claimed(line, least)
         place = self.folder(line, version)
-        files = {name: self._upload(given, place / name) for name, given in _files(contents)}
+        files = {name: upload(given, place / name) for name, given in _files(contents)}
         manifest = {"digest": content_digest(files), **facts, "version": version, "files": files}
         self.write(place / MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
         claim.unlink()
@@ -198,11 +186,7 @@ class Bucket(Store):
 
     def write(self, path: Path, data: bytes) -> None:
         """Replace an object, which a store does in one step."""
-        if _is_mounted(path):
-            write_atomically(Path(str(path)), data)
-        else:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data)
+        replace(path, data)
 
     def held(self, line: str, version: int) -> Path:
         """A copy of a version in the cache, fetched if it is not there or no longer whole.
@@ -219,10 +203,7 @@ class Bucket(Store):
             draft = copy.with_name(f"{copy.name}.draft")
             shutil.rmtree(draft, ignore_errors=True)
             for name in (*manifest["files"], MANIFEST):
-                target = draft / name
-                target.parent.mkdir(parents=True, exist_ok=True)
-                with (place / name).open("rb") as given, target.open("wb") as taken:
-                    shutil.copyfileobj(given, taken, _CHUNK)
+                download(place / name, draft / name)
             wrong = damage(draft, manifest)
             if wrong:
                 shutil.rmtree(draft)
@@ -247,7 +228,7 @@ class Bucket(Store):
                 return f"{name} is missing"
             with path.open("rb") as file:
                 digest = hashlib.sha256()
-                for chunk in iter(lambda: file.read(_CHUNK), b""):
+                for chunk in iter(lambda: file.read(CHUNK), b""):
                     digest.update(chunk)
             if digest.hexdigest() != entry["sha256"]:
                 return f"{name} was altered after it was finished"
@@ -260,14 +241,14 @@ class Bucket(Store):
         back: a claim holds only if it stands alone.
         """
         while True:
-            self._forget_listings()
-            taken = [int(path.name) for path in _within(self.folder(line)) if path.name.isdecimal()]
+            forget_listings(self.root)
+            taken = [int(path.name) for path in within(self.folder(line)) if path.name.isdecimal()]
             taken += [number for number, _ in self._claims(line)]
             version = max([least, *(number + 1 for number in taken)])
             claim = self.folder(line) / _CLAIMS / f"{version}-{secrets.token_hex(8)}"
             said = {"host": platform.node(), "pid": os.getpid(), "time": round(time.time())}
             self.write(claim, json.dumps(said).encode())
-            self._forget_listings()
+            forget_listings(self.root)
             others = [path for number, path in self._claims(line) if number == version and path.name != claim.name]
             if not others and not self.folder(line, version).exists():
                 return version, claim
@@ -276,38 +257,8 @@ class Bucket(Store):
 
     def _claims(self, line: str) -> list[tuple[int, Path]]:
         """The numbers that are claimed, and the claims."""
-        found = [(_CLAIM.fullmatch(path.name), path) for path in _within(self.folder(line) / _CLAIMS)]
+        found = [(_CLAIM.fullmatch(path.name), path) for path in within(self.folder(line) / _CLAIMS)]
         return [(int(match[1]), path) for match, path in found if match]
-
-    def _upload(self, given: Path | bytes, target: Path) -> dict[str, Any]:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        digest, size = hashlib.sha256(), 0
-        with io.BytesIO(given) if isinstance(given, bytes) else given.open("rb") as source, target.open("wb") as taken:
-            for chunk in iter(lambda: source.read(_CHUNK), b""):
-                digest.update(chunk)
-                size += len(chunk)
-                taken.write(chunk)
-        return {"size": size, "sha256": digest.hexdigest()}
-
-    def _forget_listings(self) -> None:
-        """Have folders listed anew: clients of object stores remember what they have seen."""
-        known = sys.modules.get("fsspec")
-        scheme = str(self.root).partition("://")[0]
-        if known and "://" in str(self.root):
-            with contextlib.suppress(ImportError, ValueError):
-                known.filesystem(scheme).invalidate_cache()
-
-
-def _is_mounted(path: Path) -> bool:
-    return "://" not in str(path)
-
-
-def _within(place: Path) -> list[Path]:
-    """What lies in a folder; nothing if there is no such folder."""
-    try:
-        return list(place.iterdir()) if place.is_dir() else []
-    except FileNotFoundError:  # gone since
-        return []
 
 
 def _files(contents: Contents) -> Iterator[tuple[str, Path | bytes]]:

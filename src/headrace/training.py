@@ -56,6 +56,7 @@ def _facts(job: Job) -> dict[str, Any]:
     volatile=("training.json", "metrics.jsonl", "logs/*"),
     facts=_facts,
     tensorflow=True,
+    resumes=True,
 )
 def train(
     job: Job,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
 import resource
 import signal
 import sys
@@ -13,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from headrace import projects
+from headrace import buckets, projects
 from headrace.__main__ import main
 from headrace.artifacts import Artifact, write_json
 from headrace.chain import Stages
@@ -368,3 +370,48 @@ def stand_ins() -> Stages:
         tune=tune,
         ensemble=ensemble,
     )
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of a server on this machine that speaks S3."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    yield "http://{}:{}".format(*server.get_host_and_port())
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: str, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """An empty bucket of the test's own, as a path of `etils.epath`, in the environment of somebody who uses it."""
+    import boto3
+    import s3fs
+    from etils import epath
+
+    name = f"b{hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:20]}"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ours")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("EPATH_USE_TF", "false")
+    monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    boto3.client("s3").create_bucket(Bucket=name)
+    forget_stores()
+    buckets._without_tensorflow()
+    yield epath.Path(f"s3://{name}")
+    forget_stores()
+
+
+def forget_stores() -> None:
+    """Have object stores reached anew, by clients made anew, with the environment as it is."""
+    from etils.epath import backend
+    from fsspec.registry import _registry
+
+    buckets.reached.cache_clear()
+    backend.fsspec_backend._get_filesystem.cache_clear()
+    if "s3" in _registry:
+        _registry.pop("s3").clear_instance_cache()

@@ -124,6 +124,20 @@ class TestHome:
         assert finding.state == "trouble"
         assert "HEADRACE_HOME" in finding.remedy
 
+    def test_on_an_object_store_is_asked_beside_the_folder(
+        self, bucket: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv("HEADRACE_SCRATCH", str(tmp_path / "scratch"))
+        monkeypatch.setenv("HEADRACE_HOME", f"{bucket}/home")
+        folder, store = findings("home")
+        assert (folder.state, store.state) == ("ok", "ok")
+        assert f"{bucket}/home answers" in store.found
+        monkeypatch.setenv("HEADRACE_HOME", "s3://no-such-bucket/home")
+        folder, store = findings("home")
+        assert (folder.state, store.state) == ("ok", "trouble")
+        assert "make the bucket" in store.remedy
+        assert findings("registry")[0].state == "trouble"
+
     def test_on_a_full_disk_is_told(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(doctoring, "LEAST_ROOM", 1e18)
         assert only("home").state == "trouble"

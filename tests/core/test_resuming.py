@@ -105,7 +105,7 @@ def test_a_stream_gives_the_weights_that_memory_gives(
 # ------------------------------------------------------------------------------------------------- kill -9
 
 
-def start(kind: str, home: Path, folder: Path, settings: dict[str, Any]) -> subprocess.Popen[str]:
+def start(kind: str, home: Path | str, folder: Path, settings: dict[str, Any]) -> subprocess.Popen[str]:
     words = [kind, str(home), str(folder), json.dumps(settings)]
     return subprocess.Popen(
         [sys.executable, "-m", "tests.core.trainables", *words],

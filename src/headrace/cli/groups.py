@@ -100,7 +100,8 @@ def cli() -> None:
     With --json exactly one JSON object is printed on standard output, everything else on standard error. If the
     command fails, the object is {"state": "failed", "error": "…", "exit_code": n}.
 
-    HEADRACE_HOME says where everything is kept (default: .headrace in the project), HEADRACE_MIRROR (a folder or URL)
-    where original files are looked for before their origin, HEADRACE_DEBUG=1 shows tracebacks and native messages,
-    HEADRACE_ISOLATE=1 carries out each stage in a process of its own (as --isolate does).
+    HEADRACE_HOME says where everything is kept (default: .headrace in the project; machines share s3://bucket/prefix,
+    see docs/scale.md), HEADRACE_MIRROR (a folder or URL) where original files are looked for before their origin,
+    HEADRACE_DEBUG=1 shows tracebacks and native messages, HEADRACE_ISOLATE=1 carries out each stage in a process of its
+    own (as --isolate does).
     """
