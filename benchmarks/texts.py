@@ -22,7 +22,7 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -75,23 +75,21 @@ def book(texts: list[bytes], kind: str, vocabulary: Vocabulary) -> tf.data.Datas
     return tf.data.Dataset.from_tensor_slices(texts).batch(BATCH).map(layer, num_parallel_calls=4)
 
 
-def ours(texts: list[bytes], vocabulary: Vocabulary) -> Callable[[], list[tf.RaggedTensor]]:
-    """Batches as readers give them, through what `preprocess` does with its portions: what records hold."""
+def ours(texts: list[bytes], vocabulary: Vocabulary) -> tf.data.Dataset:
+    """Batches as readers give them, through the pipeline of `preprocess`: what records hold."""
     import pyarrow as pa
 
-    from headrace.dividing import in_threads
     from headrace.readers.batches import to_arrays
-    from headrace.recording import Portion, Traced, portions, tensors
+    from headrace.recording import mapped, portions
 
     vectorise = vocabulary.vectorise()
-    traced = Traced(lambda batch: {"tokens": vectorise(batch["review"])}, FEATURES)
     batches = pa.table({"review": pa.array(texts, pa.binary())}).to_batches(KEPT)
     records = {"tokens": Feature(shape=(None,), dtype="int64")}
 
-    def numbers(portion: Portion) -> Any:
-        return traced(tensors(to_arrays(portion.rows, FEATURES)))["tokens"]
+    def arrays() -> Iterator[Mapping[str, Any]]:
+        yield from (to_arrays(portion.rows, FEATURES) for portion in portions("train", batches, FEATURES | records))
 
-    return lambda: list(in_threads(numbers, portions("train", batches, FEATURES | records)))
+    return mapped(lambda batch: {"tokens": vectorise(batch["review"])}, FEATURES, arrays)
 
 
 def first_layer(numbers: tf.RaggedTensor, kind: str) -> tf.data.Dataset:
@@ -160,13 +158,13 @@ def main() -> None:
     }
     for kind, ngrams in KINDS.items():
         vocabulary = Vocabulary.of(texts, WORDS - 1, ngrams)
-        theirs, mine = book(texts, kind, vocabulary), ours(texts, vocabulary)
-        numbers = tf.concat(mine(), 0)
+        sides = {"book": book(texts, kind, vocabulary), "ours": ours(texts, vocabulary)}
+        numbers = tf.concat([batch["tokens"] for batch in sides["ours"]], 0)
         ready = first_layer(numbers, kind)
-        for one, other in zip(theirs.take(5), ready.take(5), strict=True):
+        for one, other in zip(sides["book"].take(5), ready.take(5), strict=True):
             if not np.array_equal(one, other):
                 raise RuntimeError(f"the two sides give different {kind}")
-        works: dict[str, Callable[[], Any]] = {"book": through(theirs), "ours": mine}
+        works = {side: through(data) for side, data in sides.items()}
         found = compared(kind, works, options.rows, options.repeats)
         begun = time.perf_counter()
         through(ready)()

@@ -356,7 +356,7 @@ def _layout(job: Job, recorder: Recorder) -> dict[str, Feature]:
     """The features of a record, read off what the function returns."""
     given = job.origin.features
     try:
-        returned = recorder.traced.returned
+        returned = recorder.returned
     except HeadraceError:
         raise
     except Exception as error:
@@ -383,9 +383,9 @@ def _record_feature(job: Job, name: str, tensor: Any) -> Feature:
     """What a record holds under this name: shape and type as returned, its meaning as the source declares it."""
     import tensorflow as tf
 
-    ragged = isinstance(tensor, tf.RaggedTensor)
+    ragged = isinstance(tensor, tf.RaggedTensorSpec)
     shape, dtype = tf.TensorShape(None), type(tensor).__name__
-    if ragged or isinstance(tensor, tf.Tensor):
+    if ragged or isinstance(tensor, tf.TensorSpec):
         shape, dtype = tensor.shape, tensor.dtype.name
     known = shape[2:] if ragged else shape[1:]
     single = not ragged or tensor.ragged_rank == 1

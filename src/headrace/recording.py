@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from headrace.dividing import in_threads
+from headrace.dividing import in_threads, processors
 from headrace.errors import HeadraceError, StageFailed
 from headrace.jobs import Job, taken
 from headrace.spec import Feature
@@ -77,7 +78,7 @@ class Recorder:
     """From raw examples to records: the workload's function applied to them, its results checked, encoded and framed.
 
     Called with portions of a split it gives their records in their order, some at a time. It can be pickled: a copy
-    builds the function and its graph anew when it is first called, and keeps them.
+    builds the function anew when it is first called.
 
     Args:
         job: Names the workload's function.
@@ -111,10 +112,10 @@ class Recorder:
         """The workload's function."""
         return function_of(self._job, self._statistics, self._learned)
 
-    @cached_property
-    def traced(self) -> Traced:
-        """The same as a graph."""
-        return Traced(self.function, self._features)
+    @property
+    def returned(self) -> Any:
+        """What the function returns of a batch of these features: specs of tensors."""
+        return mapped(self.function, self._features, lambda: iter(())).element_spec
 
     def __call__(self, portions: Iterable[Portion]) -> Iterator[pa.LargeBinaryArray]:
         """The records of portions, framed as they stand in a file.
@@ -123,20 +124,39 @@ class Recorder:
             DataError: Some numbers are not finite.
             StageFailed: The function fails.
         """
-        _ = self.traced  # before there are several threads, each of which would build it
-        yield from itertools.chain.from_iterable(in_threads(self._records, portions))
+        yield from itertools.chain.from_iterable(in_threads(self._records, self._applied(portions)))
 
-    def _records(self, portion: Portion) -> list[pa.LargeBinaryArray]:
+    def _applied(self, portions: Iterable[Portion]) -> Iterator[tuple[Portion, Batch]]:
+        """Portions, and what the function makes of each."""
         import tensorflow as tf
 
         from headrace.readers.batches import to_arrays
+
+        trouble: list[Exception] = []
+        under_way: deque[Portion] = deque()
+
+        def arrays() -> Iterator[Arrays]:
+            # An error that crossed TensorFlow would come out as another one, with a stack printed to the terminal.
+            try:
+                for portion in portions:
+                    under_way.append(portion)
+                    yield to_arrays(portion.rows, self._features)
+            except Exception as error:
+                trouble.append(error)
+
+        try:
+            for made in mapped(self.function, self._features, arrays):
+                yield under_way.popleft(), made
+        except tf.errors.OpError as error:
+            raise failed(self._job, "with the examples", error) from error
+        if trouble:
+            raise trouble[0]
+
+    def _records(self, applied: tuple[Portion, Batch]) -> list[pa.LargeBinaryArray]:
         from headrace.records.writing import framed, small
         from headrace.validation import checking
 
-        try:
-            made = self.traced(tensors(to_arrays(portion.rows, self._features)))
-        except tf.errors.OpError as error:
-            raise failed(self._job, "with the examples", error) from error
+        portion, made = applied
         batch = _to_arrow(self._job, made, portion.rows.num_rows)
         remedy = "let `preprocess` give finite numbers; what is missing, it must fill in"
         none = checking.Quarantine(remedy=remedy, before=portion.first)
@@ -144,48 +164,38 @@ class Recorder:
         return [framed(some, self.layout, self._job.pipeline.records) for some in small(checked)]
 
 
-class Traced:
-    """A function of batches as a graph whose numbers are those of its operations one by one.
+def mapped(
+    function: Function, features: Mapping[str, Feature], arrays: Callable[[], Iterator[Arrays]]
+) -> tf.data.Dataset:
+    """Batches of these features → what the function makes of each, in their order, several of them at a time."""
+    import tensorflow as tf
 
-    As `tf.function` calls a graph it is rewritten first, and a division by a constant becomes a product with its
-    reciprocal, which is another number in its last bit. `tf.data` rewrites nothing, but takes 70 ms for each stream.
+    from headrace.ragged import Ragged
 
-    Args:
-        function: From a batch to a batch.
-        features: Those of the batch that it is given.
-    """
+    def flat(batch: Arrays) -> dict[str, Any]:
+        # Ragged values travel as two arrays: what builds a ragged tensor in Python would go through every example.
+        return {name: (v.values, v.splits) if isinstance(v, Ragged) else v for name, v in batch.items()}
 
-    def __init__(self, function: Function, features: Mapping[str, Feature]) -> None:
-        import tensorflow as tf
-        from tensorflow.core.protobuf.config_pb2 import ConfigProto
+    def signature(feature: Feature) -> Any:
+        # The first dimension is that of the examples, or of the steps of all of them.
+        shape = feature.shape if feature.ragged else (None, *feature.shape)
+        values = tf.TensorSpec(shape, feature.dtype)
+        return (values, tf.TensorSpec((None,), tf.int64)) if feature.ragged else values
 
-        def signature(feature: Feature) -> tf.TypeSpec:
-            if feature.ragged:
-                return tf.RaggedTensorSpec((None, *feature.shape), feature.dtype, 1, tf.int64)
-            return tf.TensorSpec((None, *feature.shape), feature.dtype)
+    def batch_of(parts: Mapping[str, Any]) -> Batch:
+        return {
+            name: tf.RaggedTensor.from_row_splits(*part) if isinstance(part, tuple) else part
+            for name, part in parts.items()
+        }
 
-        # Raw data are prepared by processors, as `tf.data` would.
-        with tf.device("/CPU:0"):
-            given = {name: signature(feature) for name, feature in features.items()}
-            self._graph = tf.function(function).get_concrete_function(given)
-        self.returned: Any = self._graph.structured_outputs
-        """What the function returns, as tensors without values."""
-        as_it_is = ConfigProto()
-        as_it_is.graph_options.rewrite_options.disable_meta_optimizer = True
-        self._config = as_it_is.SerializeToString()
-
-    def __call__(self, batch: Batch) -> Batch:
-        """Apply the function to a batch; may be called from several threads."""
-        import tensorflow as tf
-
-        with tf.device("/CPU:0"):
-            made = tf.raw_ops.StatefulPartitionedCall(
-                args=[*tf.nest.flatten(batch, expand_composites=True), *self._graph.captured_inputs],
-                Tout=[tensor.dtype for tensor in tf.nest.flatten(self.returned, expand_composites=True)],
-                f=self._graph,
-                config_proto=self._config,
-            )
-        return tf.nest.pack_sequence_as(self.returned, made, expand_composites=True)
+    return (
+        tf.data.Dataset.from_generator(
+            lambda: map(flat, arrays()),
+            output_signature={name: signature(feature) for name, feature in features.items()},
+        )
+        .map(lambda parts: function(batch_of(parts)), num_parallel_calls=processors(), deterministic=True)
+        .prefetch(1)
+    )
 
 
 def _of_bytes(kind: pa.DataType) -> bool:

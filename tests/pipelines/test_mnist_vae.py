@@ -95,7 +95,7 @@ def test_a_training_cut_off_after_any_step_goes_on_to_the_same_end(
 @not_ours
 @pytest.mark.slow
 def test_the_plane_tells_the_digits_of_the_twin_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """0.60 of the nearest neighbours, as of real digits."""
+    """Better than the plane of principal components does; 0.60, as real digits have it, is more than so few allow."""
     monkeypatch.setenv("HEADRACE_HOME", str(tmp_path))
     settings = {"train.epochs": 40, "train.batch_size": 32}
     job = resolve("mnist_vae", profile="smoke", data="synthetic", overrides=settings)
@@ -103,5 +103,6 @@ def test_the_plane_tells_the_digits_of_the_twin_apart(tmp_path: Path, monkeypatc
     found = execute(job, Stages.plain())
 
     evaluation = json.loads((Path(found["artifacts"]["evaluate"]) / "evaluation.json").read_text())
-    assert evaluation["metrics"]["neighbour_accuracy"] >= 0.60
+    flat = evaluation["baselines"]["principal components"]["neighbour_accuracy"]
+    assert evaluation["metrics"]["neighbour_accuracy"] >= flat + 0.05
     assert evaluation["metrics"]["loss"] < evaluation["baselines"]["the mean digit, whatever is given"]["loss"]
