@@ -1,4 +1,5 @@
-"""A worker and everything that it runs killed without a word, in training, or a run cancelled: nothing is lost.
+"""A worker and everything that it runs killed without a word, in training, a run cancelled, a pod told to end: nothing
+is lost.
 
 The worker is on a machine of its own, so to say: its home is not that of the server, which therefore learns of the end
 by the missing signs of life alone.
@@ -6,6 +7,7 @@ by the missing signs of life alone.
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -113,7 +115,7 @@ def ask(api: str, run: str, code: str = "") -> str:
 from uuid import UUID
 from prefect import get_client
 from prefect.client.schemas.sorting import LogSort
-from prefect.states import Cancelling, Scheduled
+from prefect.states import Cancelling, Pending, Scheduled
 run = UUID({run!r})
 with get_client(sync_client=True) as client:
     {code}
@@ -138,13 +140,22 @@ def trained(home: Path) -> tuple[str, str]:
 
 def in_training(api: str, home: Path) -> str:
     """A flow run that is in training, and has left a checkpoint."""
+    run = asked_for(api)
+    until(lambda: checkpoints(home), 300)
+    return run
+
+
+def asked_for(api: str) -> str:
+    """A flow run that waits for somebody to carry it out."""
     start = f"""
 from prefect.deployments import run_deployment
 print(run_deployment("house_prices/smoke", parameters={REQUEST!r}, timeout=0, _sync=True).id)
 """
-    run = said("-c", start, PREFECT_API_URL=api)
-    until(lambda: list((home / "work" / "house_prices" / "train").rglob("checkpoint-*.npz")), 300)
-    return run
+    return said("-c", start, PREFECT_API_URL=api)
+
+
+def checkpoints(home: Path) -> list[Path]:
+    return list((home / "work" / "house_prices" / "train").rglob("checkpoint-*.npz"))
 
 
 def undisturbed(home: Path) -> tuple[str, str]:
@@ -193,3 +204,45 @@ def test_a_cancelled_run_can_be_carried_out_again_and_goes_on_where_it_was(
 
     assert "train: going on after epoch" in (tmp_path / "worker.log").read_text(errors="replace")
     assert trained(tmp_path / "worker") == undisturbed(tmp_path / "undisturbed")
+
+
+@pytest.fixture
+def pod(api: str, tmp_path: Path) -> Iterator[Callable[[str], subprocess.Popen[bytes]]]:
+    """Do what a pod of Kubernetes does for a run: one command, with the variables of the Job's template."""
+    template = json.loads((PROJECT / "deploy" / "kubernetes" / "base-job-template.json").read_text())
+    variables = template["job_configuration"]["env"] | {"HEADRACE_HOME": str(tmp_path / "pods")}
+    started: list[subprocess.Popen[bytes]] = []
+
+    def start(run: str) -> subprocess.Popen[bytes]:
+        # As the worker does when it has made the Job.
+        ask(api, run, "client.set_flow_run_state(run, Pending())")
+        own = {"PREFECT_API_URL": api, "PREFECT__FLOW_RUN_ID": run, "PREFECT_HOME": str(tmp_path / "p")}
+        words = [sys.executable, "-m", "prefect", "flow-run", "execute"]
+        with (tmp_path / "pod.log").open("ab") as log:
+            process = subprocess.Popen(words, cwd="/", env=os.environ | variables | own, stdout=log, stderr=log)
+        started.append(process)
+        return process
+
+    try:
+        yield start
+    finally:
+        for process in started:
+            if process.poll() is None:
+                kill(process)
+
+
+def test_a_pod_that_is_told_to_end_puts_its_run_back_and_the_next_one_goes_on(
+    api: str, pod: Callable[[str], subprocess.Popen[bytes]], tmp_path: Path
+) -> None:
+    run = asked_for(api)
+    first = pod(run)
+    until(lambda: checkpoints(tmp_path / "pods"), 300)
+
+    first.terminate()
+
+    assert first.wait(60) == 0, "longer than the grace of a pod"
+    assert ask(api, run) == "AwaitingRetry"
+    assert pod(run).wait(900) == 0
+    assert ask(api, run) == "Completed"
+    assert "train: going on after epoch" in (tmp_path / "pod.log").read_text(errors="replace")
+    assert trained(tmp_path / "pods") == undisturbed(tmp_path / "undisturbed")
