@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import preprocessing, recording
+from headrace import recording
 from headrace.artifacts import Artifact, home, write_json
 from headrace.describing.summaries import Statistics
 from headrace.errors import DataError, StageFailed
