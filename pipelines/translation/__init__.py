@@ -7,8 +7,8 @@ Run:     headrace run translation                          the Transformer, 30 e
          headrace run translation --variant naive_lstm     what section 11.5.2 advises against
          headrace predict translation --input sentences.txt
 Expect:  next words are guessed in 67 of 100 cases (the Transformer) and 64 (the GRUs), after hours on an accelerator;
-         `transformer_quick` takes half an hour on two CPU cores. The twin is a small grammar, which can be learned
-         without a mistake.
+         `transformer_quick` takes half an hour on two CPU cores, and guesses 69 of the first 14 words of a sentence and
+         what follows them, with a BLEU of 31. The twin is a small grammar, which can be learned without a mistake.
 
 What is served takes an English sentence and writes a Spanish one, word by word, inside the graph: the likeliest word
 each time, or the best of four candidates (signature `beam`). Sentences are compared (BLEU) as networks see them: in
@@ -249,6 +249,11 @@ PIPELINE = Pipeline(
             model={"vocabulary": 10_000, "width": 128, "units": 512, "heads": 4, "size": 32, "dropout": 0.2},
             export=EXPORT,
             line="quick",
+            # Copies of the English have a BLEU of 0.1, the most frequent tokens an accuracy of 0.14.
+            promises=(
+                Promise(metric="accuracy", at_least=0.67, source="measured here: 0.692"),
+                Promise(metric="bleu", at_least=27, source="measured here: 31.1"),
+            ),
         ),
         "rnn": Variant(
             description="A GRU in both directions, and one that goes on from its state; 15 epochs",
