@@ -24,7 +24,7 @@ Work = Callable[[Iterable[Any]], Iterable[Any]]
 Helpers = Callable[[Work, Iterable[list[Any]]], Iterator[Iterable[Any]]]
 """From work and the parts of a stream to the results of each part, in their order."""
 
-PART = 4 * 2**20
+PART = 8 * 2**20
 """Bytes of pieces from which on a part is full. Large enough that sending it costs little beside the work on it, small
 enough that helpers end at about the same time, and that a few parts for each of them fit into memory."""
 PROCESSORS = "HEADRACE_PROCESSORS"
