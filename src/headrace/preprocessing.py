@@ -95,13 +95,19 @@ def preprocess(job: Job, room: Room, raw: Artifact) -> None:
     learned = _learned(job, statistics, raw)
     recorder = Recorder(job, features, statistics, learned)
     layout = recorder.layout = _layout(job, recorder)
-    _can_serve(job, recorder.function, layout, next(raw_batches(job, raw.path, "train")))
+    # One portion is enough, and not too much to be worked on operation by operation.
+    some = next(portions("train", raw_batches(job, raw.path, "train"), layout))
+    _can_serve(job, recorder.function, layout, some.rows)
 
     written, own = {}, dict[str, int]()
     for split, quarantine in quarantines.items():
         # The training split was looked at while its statistics were taken.
         known = split == "train"
-        found = raw_batches(job, raw.path, split) if known else _reviewed(job, raw.path, split, quarantine)
+        found = (
+            raw_batches(job, raw.path, split, quarantine.again())
+            if known
+            else _reviewed(job, raw.path, split, quarantine)
+        )
         with progress(f"preprocess · {split}", statistics.rows if known else None) as advance:
             rows = itertools.chain(_noted(found, own, split), _rows_after(job, raw, split))
             made = divided(recorder, portions(split, rows, layout), lambda portion: portion.size)

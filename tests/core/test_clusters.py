@@ -7,22 +7,32 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from headrace import chain, clusters, dividing, recording
 from headrace.artifacts import Artifact, home, write_json
+from headrace.chain import Stages
 from headrace.clusters import _room, nodes
+from headrace.describing import summaries
+from headrace.describing.summaries import summarise
+from headrace.dividing import divided
 from headrace.errors import ConfigError, SystemTrouble
 from headrace.jobs import Job, resolve
+from headrace.readers.batches import batches
 from headrace.spreading import Share, at_once
 from headrace.stages import Room, stage
 from tests.core.conftest import Result
+from tests.core.kinds import EVERY, everything
 
 ROOT = Path(__file__).resolve().parents[2]
+IMPORTABLE = os.pathsep.join(map(str, (ROOT / "src", ROOT)))
+"""Where nodes find what is tested, and `tests`."""
 JOB = resolve("house_prices")
 
 
@@ -79,8 +89,7 @@ class TestNodes:
     @pytest.fixture(autouse=True)
     def joined(self, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        # `tests` must be found there, too.
-        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        monkeypatch.setenv("PYTHONPATH", IMPORTABLE)
 
     def test_make_what_the_stage_would_and_are_asked_only_for_what_is_new(self) -> None:
         with nodes(None, Share()) as (elsewhere, limit):
@@ -166,11 +175,9 @@ class TestNodes:
         """By a kill -9 of the process that is not the first."""
         import ray
 
-        from headrace.chain import Stages, prepared
-
         settings = {"train.strategy": "multi_worker", "train.epochs": 400}
         job = resolve("house_prices", profile="smoke", data="synthetic", overrides=settings)
-        records = prepared(job, Stages.plain())[-1]
+        records = chain.prepared(job, Stages.plain())[-1]
         train = Stages.plain().train
         cut: list[int] = []
 
@@ -189,6 +196,113 @@ class TestNodes:
             expected = elsewhere(train)(job, records)
         assert made.digest == expected.digest
         assert not ray.is_initialized()
+
+
+PREPARED = ("house_prices", "cats_vs_dogs", "imdb_reviews")
+"""A table, photographs, and texts of which a vocabulary is learned."""
+
+
+def few_examples(patch: pytest.MonkeyPatch) -> None:
+    """Make parts of a few examples."""
+    patch.setattr(dividing, "PART", 1)
+    patch.setattr(recording, "PORTION", 5_000)
+    patch.setattr(recording, "READ", 5_000)
+    patch.setattr(summaries, "ROWS", 20)
+
+
+def prepared(home: Path, raw: dict[str, Artifact], patch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Digests of what `preprocess` makes in a home where there is nothing yet; statistics of every kind of feature."""
+    patch.setenv("HEADRACE_HOME", str(home))
+    jobs = {name: resolve(name, profile="smoke", data="synthetic") for name in PREPARED}
+    for name in PREPARED:
+        raw.setdefault(name, Stages.plain().download(jobs[name]))
+    made = {name: Stages.plain().preprocess(jobs[name], raw[name]) for name in PREPARED}
+    assert {one.state for one in made.values()} == {"run"}
+    statistics = summarise(batches(everything(200), 7), EVERY)
+    return {**{name: one.digest for name, one in made.items()}, "statistics": statistics.to_json()}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Artifact], dict[str, Any]]:
+    """Raw data, and what one machine prepares of them."""
+    raw: dict[str, Artifact] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        few_examples(patch)
+        return raw, prepared(tmp_path_factory.mktemp("alone"), raw, patch)
+
+
+def worked_on(folder: Path, trouble: str, pieces: Iterable[int]) -> Iterator[tuple[int, int, int]]:
+    """Notes what is worked on; gives it back with the process and the threads of TensorFlow."""
+    for piece in pieces:
+        with (folder / f"{piece}.txt").open("a") as noted:
+            noted.write(f"{os.getpid()}\n")
+        if piece == 3 and trouble == "refuse":
+            raise ConfigError("Refused.", remedy="ask for something else")
+        if piece == 3 and trouble == "die" and len((folder / "3.txt").read_text().splitlines()) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield piece, os.getpid(), int(os.environ["TF_NUM_INTRAOP_THREADS"])
+
+
+@pytest.mark.slow
+class TestParts:
+    @pytest.fixture(autouse=True)
+    def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        few_examples(monkeypatch)
+        monkeypatch.setenv("PYTHONPATH", IMPORTABLE)
+
+    @pytest.mark.parametrize("count", [1, 2, 4])
+    def test_give_the_bytes_of_one_machine(
+        self,
+        count: int,
+        alone: tuple[dict[str, Artifact], dict[str, Any]],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:
+        from ray.cluster_utils import Cluster
+
+        raw, expected = alone
+        ahead: list[int] = []
+        in_turn = clusters.in_turn
+        monkeypatch.setattr(clusters, "in_turn", lambda *given: ahead.append(given[2]) or in_turn(*given))
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+        try:
+            for _ in range(count - 1):
+                cluster.add_node(num_cpus=1)
+            monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+            with nodes(None, Share()):
+                found = prepared(tmp_path, raw, monkeypatch)
+        finally:
+            cluster.shutdown()
+        assert found == expected
+        # Two splits of each workload at least, and the statistics, two parts ahead for each node.
+        assert len(ahead) >= 2 * len(PREPARED) + 1
+        assert set(ahead) == {2 * count}
+
+    def test_have_the_threads_that_were_asked_for(self, tmp_path: Path, cluster: Any, monkeypatch: Any) -> None:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        with nodes(None, Share(cpus=0.5)):
+            found = list(divided(partial(worked_on, tmp_path, ""), range(6), lambda _: 1))
+        assert [piece for piece, *_ in found] == list(range(6))
+        assert {threads for *_, threads in found} == {1}
+        assert os.getpid() not in {process for _, process, _ in found}
+
+    def test_whose_process_is_killed_are_worked_on_again(self, tmp_path: Path, cluster: Any, monkeypatch: Any) -> None:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        with nodes(None, Share()):
+            found = list(divided(partial(worked_on, tmp_path, "die"), range(8), lambda _: 1))
+        assert [piece for piece, *_ in found] == list(range(8))
+        attempts = [len((tmp_path / f"{piece}.txt").read_text().splitlines()) for piece in range(8)]
+        assert attempts == [1, 1, 1, 2, 1, 1, 1, 1]
+
+    def test_give_errors_back_as_they_are_after_the_results_before(
+        self, tmp_path: Path, cluster: Any, monkeypatch: Any
+    ) -> None:
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        with nodes(None, Share()):
+            found = divided(partial(worked_on, tmp_path, "refuse"), range(8), lambda _: 1)
+            assert [next(found)[0] for _ in range(3)] == [0, 1, 2]
+            with pytest.raises(ConfigError, match="ask for something else"):
+                next(found)
 
 
 def kill_one() -> int:

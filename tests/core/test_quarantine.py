@@ -17,6 +17,7 @@ from headrace.errors import DataError
 from headrace.ragged import Ragged
 from headrace.readers.batches import batches, whole
 from headrace.spec import Column, Feature
+from headrace.validation import checking
 from headrace.validation.checking import Quarantine, checked, image_fault, shortened, write_quarantine
 
 FEATURES = {
@@ -326,6 +327,14 @@ class TestQuarantine:
                 "problems": [{"feature": "price", "column": "", "reason": "is missing", "value": "nan", "more": 0}],
             },
         ]
+
+    def test_is_not_asked_twice_what_it_left_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        values = examples(price=np.array([1, np.nan, 3, 4, 5, np.inf], np.float32))
+        known = Quarantine(0.5, "train")
+        kept = check(values, quarantine=known)
+        monkeypatch.setattr(checking, "faults", None)
+        assert check(values, quarantine=known.again()) == kept
+        assert sum(batch.num_rows for batch in kept) == 4
 
     def test_leaves_out_the_same_when_the_split_is_read_again(self) -> None:
         assert check(self.bad(), self.FEATURES, Quarantine(0.4)) == check(self.bad(), self.FEATURES, Quarantine(0.4))

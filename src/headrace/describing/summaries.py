@@ -27,7 +27,7 @@ from headrace.describing.described import (
 )
 from headrace.describing.distributions import Array, Column, Distribution, Series, distinct, summed
 from headrace.describing.tallies import Counter, Tally
-from headrace.dividing import divided, processors
+from headrace.dividing import divided, in_threads, processors
 from headrace.spec import Feature
 
 __all__ = [
@@ -487,7 +487,8 @@ class _Pictures(_Part):
 
     def numbers(self) -> dict[str, Any]:
         pixels = {}
-        levels = [counts for _, held in self.sample if (counts := _levels(held)) is not None]
+        files = (held for _, held in self.sample)
+        levels = [counts for counts in in_threads(_levels, files) if counts is not None]
         if levels:
             counts = np.sum(levels, axis=0)
             for name, channel in zip(("red", "green", "blue"), counts, strict=True):

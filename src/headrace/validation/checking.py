@@ -435,6 +435,10 @@ class Quarantine:
                 }
             )
 
+    def again(self) -> Quarantine:
+        """One for the same split read again: it leaves the same examples out, and does not look at the others."""
+        return _Known(self._gone)
+
     def original(self, row: int) -> int:
         """The position in the split of an example that has this one among those that were not left out."""
         kept_before = np.array(self._gone, np.int64) - np.arange(len(self._gone))
@@ -490,6 +494,19 @@ class Quarantine:
             "problems": self.problems(),
             "remarks": self.remarks(),
         }
+
+
+class _Known(Quarantine):
+    """Leaves out the examples at these rows."""
+
+    def __init__(self, gone: Sequence[int]) -> None:
+        super().__init__()
+        self._rows = np.array(gone, np.int64)
+
+    def admit(self, batch: pa.RecordBatch, features: Mapping[str, Feature], where: str) -> pa.RecordBatch:
+        first, self.examples = self.examples, self.examples + batch.num_rows
+        gone = self._rows[slice(*np.searchsorted(self._rows, (first, self.examples)))] - first
+        return batch.filter(pa.array(~np.isin(np.arange(batch.num_rows), gone))) if len(gone) else batch
 
 
 def write_quarantine(path: Path, quarantines: Iterable[Quarantine]) -> None:
