@@ -153,6 +153,9 @@ def _told(ray: ModuleType, what: str) -> Iterator[None]:
     """Tell in our words that the cluster could not do something."""
     try:
         yield
+    except ray.exceptions.RayTaskError as failed:
+        # A fault of the program, as it would be here; what Ray adds is the place on the node.
+        raise failed.cause from failed
     except ray.exceptions.RayError as lost:
         raise SystemTrouble(
             f"The Ray cluster has lost {what}.",

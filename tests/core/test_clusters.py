@@ -238,6 +238,8 @@ def worked_on(folder: Path, trouble: str, pieces: Iterable[int]) -> Iterator[tup
             noted.write(f"{os.getpid()}\n")
         if piece == 3 and trouble == "refuse":
             raise ConfigError("Refused.", remedy="ask for something else")
+        if piece == 3 and trouble == "break":
+            raise ValueError("a bug")
         if piece == 3 and trouble == "die" and len((folder / "3.txt").read_text().splitlines()) == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         yield piece, os.getpid(), int(os.environ["TF_NUM_INTRAOP_THREADS"])
@@ -303,6 +305,8 @@ class TestParts:
             assert [next(found)[0] for _ in range(3)] == [0, 1, 2]
             with pytest.raises(ConfigError, match="ask for something else"):
                 next(found)
+            with pytest.raises(ValueError, match="a bug"):
+                list(divided(partial(worked_on, tmp_path, "break"), range(8), lambda _: 1))
 
 
 def kill_one() -> int:

@@ -186,7 +186,7 @@ class TestData:
         values = np.concatenate([batch.column("features").flatten().to_numpy() for batch in examples]).reshape(-1, 13)
         values = np.where(np.arange(len(values))[:, None] == 333, np.inf, values)
         prices = pa.concat_arrays([batch.column("price") for batch in examples]).flatten().to_numpy()[:, None]
-        pieces = list(portions("train", batches({"features": values, "price": prices}), features))
+        pieces = list(portions("train", batches({"features": values, "price": prices}, 100), features))
         with pytest.raises(DataError, match=r"after preprocess, 1 example(.|\n)*is infinite in row 333 ") as here:
             list(recorder(pieces))
         with pytest.raises(DataError) as there:
