@@ -127,6 +127,7 @@ def study(folder: Path, stages: Stages) -> Path:
         "description": "How large it has to be",
         "data": "synthetic",
         "metric": "val_mae",
+        "measure": "val_mae",
         "on": "test",
         "best": "1 units",
         "not_clearly_worse": ["2 units"],

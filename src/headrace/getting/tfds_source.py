@@ -75,8 +75,10 @@ def _builder(name: str, folder: Path) -> Any:
         return tfds.builder(name, data_dir=folder)
     except tfds.core.registered.DatasetNotFoundError as error:
         wanted = re.split("[:/]", name)[0]
+        # The community's names lie on an object store, whose client may not be there.
+        known = tfds.list_builders(with_community_datasets=False)
         raise ConfigError(
-            f"TensorFlow Datasets has no builder `{name}`: {_near(wanted, tfds.list_builders())}",
+            f"TensorFlow Datasets has no builder `{name}`: {_near(wanted, known)}",
             expected="a name as in `mnist`, `mnist:3.0.1` or `glue/sst2`",
         ) from error
     except (ValueError, AssertionError) as error:
