@@ -38,7 +38,9 @@ def whole_run(engine: str) -> tuple[float, float]:
         begun = time.perf_counter()
         environment = os.environ | {"HEADRACE_HOME": home}
         words = [sys.executable, *RUN, "--json", "--engine", engine]
-        done = subprocess.run(words, env=environment, check=True, capture_output=True, text=True)
+        done = subprocess.run(words, env=environment, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(f"{' '.join(words)} ended with {done.returncode}:\n{done.stderr}")
         return time.perf_counter() - begun, json.loads(done.stdout)["seconds"]
 
 

@@ -88,6 +88,7 @@ class Cut(BaseException):
     """The power is cut."""
 
 
+@pytest.mark.slow
 def test_a_training_that_is_cut_off_goes_on_with_the_changes_that_were_due(
     headrace_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
