@@ -134,7 +134,12 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Write a JSON file atomically, readable by people and equal bytes for equal values."""
-    write_atomically(path, (json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n").encode())
+    write_atomically(path, as_json(value))
+
+
+def as_json(value: Any) -> bytes:
+    """The contents of a JSON file as all of ours are written."""
+    return (json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n").encode()
 
 
 def read_json(path: Path) -> Any:

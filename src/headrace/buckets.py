@@ -165,7 +165,7 @@ def within(place: Path) -> list[Path]:
 
 def is_mounted(path: Path) -> bool:
     """Whether a path is one of this machine's file system."""
-    return "://" not in str(path)
+    return not is_url(str(path))
 
 
 def forget_listings(path: Path) -> None:

@@ -191,7 +191,7 @@ def _helpers(ray: ModuleType, share: Share) -> Helpers:
 
     A part asks for the processors of a training and for no accelerator, as TensorFlow prepares data without.
     """
-    at_once = sum(int(node["Resources"].get("CPU", 0) / share.cpus) for node in ray.nodes() if node["Alive"])
+    at_once = _room(ray, Share(cpus=share.cpus))
     threads = str(math.ceil(share.cpus))
     # A process of these variables is none that trains: there they would change how sums are rounded.
     alone = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", PROCESSORS), threads)

@@ -33,6 +33,7 @@ from headrace.artifacts import (
     MANIFEST,
     Artifact,
     Place,
+    as_json,
     content_digest,
     damage,
     file_digest,
@@ -337,7 +338,7 @@ def _get(source: Path, files: Mapping[str, Any], folder: Path) -> None:
 
 
 def _conclude(target: Path, manifest: Manifest) -> None:
-    buckets.replace(target / MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+    buckets.replace(target / MANIFEST, as_json(manifest))
 
 
 def _manifest(source: Path) -> Manifest | None:

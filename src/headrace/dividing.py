@@ -61,7 +61,7 @@ def divided(
         yield from work(pieces)
         return
     trouble: list[Exception] = []
-    cut = parts(_until(trouble, pieces), size)
+    cut = parts(until_trouble(trouble, pieces), size)
     first = list(itertools.islice(cut, 2))
     if len(first) < 2:
         # It would be done before a helper is ready.
@@ -86,7 +86,7 @@ def parts(pieces: Iterable[Piece], size: Callable[[Piece], int]) -> Iterator[lis
         yield part
 
 
-def _until(trouble: list[Exception], pieces: Iterable[Piece]) -> Iterator[Piece]:
+def until_trouble(trouble: list[Exception], pieces: Iterable[Piece]) -> Iterator[Piece]:
     """The pieces up to an error, which is kept for later."""
     try:
         yield from pieces
@@ -105,7 +105,7 @@ def in_turn(submit: Callable[[Piece], Callable[[], Result]], pieces: Iterable[Pi
     """
     waiting: deque[Callable[[], Result]] = deque()
     trouble: list[Exception] = []
-    for piece in _until(trouble, pieces):
+    for piece in until_trouble(trouble, pieces):
         waiting.append(submit(piece))
         if len(waiting) > ahead:
             yield waiting.popleft()()

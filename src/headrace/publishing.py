@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import platform
 import re
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from headrace import __version__, registry
-from headrace.artifacts import MANIFEST, Artifact, only, read_json, write_json
+from headrace.artifacts import MANIFEST, Artifact, as_json, only, read_json, write_json
 from headrace.jobs import Job
 from headrace.stages import Room, stage
 from headrace.verdicts import Gate, judge, settled, waivers
@@ -169,17 +168,13 @@ def _contents(
         **{path.name: path for path in [*beside, *facts]},
         "evaluation.json": only(evaluation, "evaluation.json"),
         "statistics.json": only(records, "statistics.json"),
-        "verdict.json": _json(verdict),
-        "lineage.json": _json(lineage),
+        "verdict.json": as_json(verdict),
+        "lineage.json": as_json(lineage),
         "environment.txt": environment().encode(),
         "model_card.md": card.encode(),
     }
     served: dict[str, Path | bytes] = {path.name: path for path in sorted(only(bundle, "saved_model").iterdir())}
     return served | {f"{registry.EXTRA}/{name}": content for name, content in extra.items()}
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n").encode()
 
 
 def _lineage(job: Job, made: list[Artifact]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from headrace.dividing import in_threads, processors
+from headrace.dividing import in_threads, processors, until_trouble
 from headrace.errors import HeadraceError, StageFailed
 from headrace.jobs import Job, taken
 from headrace.spec import Feature
@@ -135,14 +135,13 @@ class Recorder:
         trouble: list[Exception] = []
         under_way: deque[Portion] = deque()
 
+        def noted(portion: Portion) -> Arrays:
+            under_way.append(portion)
+            return to_arrays(portion.rows, self._features)
+
         def arrays() -> Iterator[Arrays]:
             # An error that crossed TensorFlow would come out as another one, with a stack printed to the terminal.
-            try:
-                for portion in portions:
-                    under_way.append(portion)
-                    yield to_arrays(portion.rows, self._features)
-            except Exception as error:
-                trouble.append(error)
+            return until_trouble(trouble, map(noted, portions))
 
         try:
             for made in mapped(self.function, self._features, arrays):

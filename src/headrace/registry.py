@@ -14,14 +14,13 @@ Whenever a publisher is killed, the line holds whole versions only, and pointers
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from headrace.artifacts import read_json, system_errors
+from headrace.artifacts import as_json, read_json, system_errors
 from headrace.errors import ConfigError, nearest, unknown
 from headrace.stores import Contents, Store, store
 
@@ -383,7 +382,7 @@ def _move(
     said = said or {"version": changed["blessed"], "before": before["blessed"]}
     entry = {"at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "what": what, **said, **(facts or {})}
     pointers = {**before, **changed, "moves": [*before["moves"], entry][-MOVES:]}
-    on.write(on.folder(line) / POINTERS, (json.dumps(pointers, indent=1, ensure_ascii=False) + "\n").encode())
+    on.write(on.folder(line) / POINTERS, as_json(pointers))
     write_config()
 
 

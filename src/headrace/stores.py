@@ -26,6 +26,7 @@ from typing import Any, cast
 
 from headrace.artifacts import (
     MANIFEST,
+    as_json,
     close,
     content_digest,
     damage,
@@ -174,7 +175,7 @@ class Bucket(Store):
         place = self.folder(line, version)
         files = {name: upload(given, place / name) for name, given in _files(contents)}
         manifest = {"digest": content_digest(files), **facts, "version": version, "files": files}
-        self.write(place / MANIFEST, (json.dumps(manifest, indent=1, ensure_ascii=False) + "\n").encode())
+        self.write(place / MANIFEST, as_json(manifest))
         claim.unlink()
         return version
 
