@@ -42,6 +42,8 @@ AT_LEAST = 1.7
 """Times as fast with two workers as with one."""
 DRAWN = 100
 """Different photographs; further ones are these again under other names."""
+STORE = 2 * 2**30
+"""Bytes of a node's object store: what `ray start` takes of 7 GB of memory. Those of a test cluster hold two parts."""
 EMPTY, FULL = 400, 60
 """Parts on which nothing is done, and how many of them have something in them."""
 
@@ -103,10 +105,11 @@ def workers(count: int) -> Iterator[None]:
     from headrace.dividing import divided
     from headrace.spreading import Share
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
+    node = {"num_cpus": 1, "object_store_memory": STORE}
+    cluster = Cluster(initialize_head=True, head_node_args=node)
     try:
         for _ in range(count - 1):
-            cluster.add_node(num_cpus=1)
+            cluster.add_node(**node)
         os.environ["RAY_ADDRESS"] = cluster.address
         with nodes(None, Share()):
             while len(set(divided(ready, range(2 * count), whole))) < count:

@@ -118,8 +118,14 @@ def in_turn(submit: Callable[[Piece], Callable[[], Result]], pieces: Iterable[Pi
 def in_threads(
     work: Callable[[Piece], Result], pieces: Iterable[Piece], threads: int | None = None
 ) -> Iterator[Result]:
-    """What work makes of each piece, in their order, by threads; default: one for each processor."""
+    """What work makes of each piece, in their order, by threads; default: one for each processor.
+
+    Of a single one that would be a second thread at work, beside the one that asks: it is done by that.
+    """
     threads = threads or processors()
+    if threads == 1:
+        yield from map(work, pieces)
+        return
     with ThreadPoolExecutor(threads) as pool:
         yield from in_turn(lambda piece: pool.submit(work, piece).result, pieces, threads)
 

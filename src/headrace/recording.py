@@ -77,8 +77,8 @@ def portions(split: str, batches: Iterable[pa.RecordBatch], layout: Mapping[str,
 class Recorder:
     """From raw examples to records: the workload's function applied to them, its results checked, encoded and framed.
 
-    Called with portions of a split it gives their records in their order, some at a time. It can be pickled: a copy
-    builds the function anew when it is first called.
+    Called with portions of a split it gives their records in their order, some at a time; one split after the other.
+    It can be pickled: a copy builds the function anew when it is first called.
 
     Args:
         job: Names the workload's function.
@@ -89,6 +89,7 @@ class Recorder:
 
     layout: Mapping[str, Feature]
     """The features of a record; to be set before it is called."""
+    _arrays: Callable[[], Iterator[Arrays]]
 
     def __init__(
         self,
@@ -115,7 +116,12 @@ class Recorder:
     @property
     def returned(self) -> Any:
         """What the function returns of a batch of these features: specs of tensors."""
-        return mapped(self.function, self._features, lambda: iter(())).element_spec
+        return self._made.element_spec
+
+    @cached_property
+    def _made(self) -> tf.data.Dataset:
+        # Kept for all splits and parts: to trace the function takes TensorFlow up to some tenths of a second.
+        return mapped(self.function, self._features, lambda: self._arrays())
 
     def __call__(self, portions: Iterable[Portion]) -> Iterator[pa.LargeBinaryArray]:
         """The records of portions, framed as they stand in a file.
@@ -143,8 +149,9 @@ class Recorder:
             # An error that crossed TensorFlow would come out as another one, with a stack printed to the terminal.
             return until_trouble(trouble, map(noted, portions))
 
+        self._arrays = arrays
         try:
-            for made in mapped(self.function, self._features, arrays):
+            for made in self._made:
                 yield under_way.popleft(), made
         except tf.errors.OpError as error:
             raise failed(self._job, "with the examples", error) from error
@@ -166,7 +173,7 @@ class Recorder:
 def mapped(
     function: Function, features: Mapping[str, Feature], arrays: Callable[[], Iterator[Arrays]]
 ) -> tf.data.Dataset:
-    """Batches of these features → what the function makes of each, in their order, several of them at a time."""
+    """Batches of these features → what the function makes of each, in their order, one at a time for each processor."""
     import tensorflow as tf
 
     from headrace.ragged import Ragged
@@ -187,14 +194,18 @@ def mapped(
             for name, part in parts.items()
         }
 
-    return (
-        tf.data.Dataset.from_generator(
-            lambda: map(flat, arrays()),
-            output_signature={name: signature(feature) for name, feature in features.items()},
-        )
-        .map(lambda parts: function(batch_of(parts)), num_parallel_calls=processors(), deterministic=True)
-        .prefetch(1)
-    )
+    threads = processors()
+    several = {"num_parallel_calls": threads, "deterministic": True} if threads > 1 else {}
+    options = tf.data.Options()
+    # TensorFlow would do several at a time, and some ahead, also where it is told not to.
+    options.experimental_optimization.apply_default_optimizations = False
+    options.autotune.enabled = False
+    options.threading.private_threadpool_size = threads
+    made = tf.data.Dataset.from_generator(
+        lambda: map(flat, arrays()),
+        output_signature={name: signature(feature) for name, feature in features.items()},
+    ).map(lambda parts: function(batch_of(parts)), **several)
+    return (made.prefetch(1) if several else made).with_options(options)
 
 
 def _of_bytes(kind: pa.DataType) -> bool:

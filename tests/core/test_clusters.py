@@ -198,8 +198,8 @@ class TestNodes:
         assert not ray.is_initialized()
 
 
-PREPARED = ("house_prices", "cats_vs_dogs", "imdb_reviews")
-"""A table, photographs, and texts of which a vocabulary is learned."""
+PREPARED = {"house_prices": 5_000, "cats_vs_dogs": 500_000, "imdb_reviews": 20_000}
+"""A table, photographs, and texts of which a vocabulary is learned; bytes of a part, so that there are several."""
 
 
 def few_examples(patch: pytest.MonkeyPatch) -> None:
@@ -216,8 +216,12 @@ def prepared(home: Path, raw: dict[str, Artifact], patch: pytest.MonkeyPatch) ->
     jobs = {name: resolve(name, profile="smoke", data="synthetic") for name in PREPARED}
     for name in PREPARED:
         raw.setdefault(name, Stages.plain().download(jobs[name]))
-    made = {name: Stages.plain().preprocess(jobs[name], raw[name]) for name in PREPARED}
+    made = {}
+    for name, size in PREPARED.items():
+        patch.setattr(dividing, "PART", size)
+        made[name] = Stages.plain().preprocess(jobs[name], raw[name])
     assert {one.state for one in made.values()} == {"run"}
+    patch.setattr(dividing, "PART", 1)
     statistics = summarise(batches(everything(200), 7), EVERY)
     return {**{name: one.digest for name, one in made.items()}, "statistics": statistics.to_json()}
 
