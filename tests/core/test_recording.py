@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import pytest
 
+from headrace.dividing import PROCESSORS
 from headrace.ragged import Ragged
 from headrace.recording import mapped
 from headrace.spec import Feature
@@ -42,3 +45,32 @@ def test_batches_of_any_size_come_in_their_order() -> None:
     given = [{"x": np.full(size, size, np.float32)} for size in sizes]
     found = through(lambda batch: {"x": 2 * batch["x"]}, {"x": Feature()}, *given)
     assert [one["x"].numpy().tolist() for one in found] == [[2.0 * size] * size for size in sizes]
+
+
+@pytest.mark.parametrize("processors", [1, 2])
+def test_as_many_batches_are_worked_on_at_once_as_there_are_processors(
+    processors: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import tensorflow as tf
+
+    monkeypatch.setenv(PROCESSORS, str(processors))
+    under_way, most = 0, 0
+
+    def slow(x: Any) -> Any:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        time.sleep(0.05)
+        under_way -= 1
+        return x
+
+    given = [{"x": np.ones(3, np.float32)}] * 10
+    # The function of each batch, and what would be done ahead while the one before is used.
+    made = mapped(
+        lambda batch: {"x": tf.ensure_shape(tf.numpy_function(slow, [batch["x"]], tf.float32), (None,))},
+        {"x": Feature()},
+        lambda: iter(given),
+    )
+    for _ in made:
+        slow(None)
+    assert (most == 1) == (processors == 1)
