@@ -9,11 +9,12 @@ import argparse
 import time
 from pathlib import Path
 
-from headrace import cataloguing, projects
+from headrace import projects
 from headrace.artifacts import read_json
 from headrace.chain import Stages
 from headrace.jobs import resolve
 from headrace.running import execute
+from headrace.upkeep import cataloguing
 
 
 def main() -> None:

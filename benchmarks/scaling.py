@@ -101,9 +101,9 @@ def workers(count: int) -> Iterator[None]:
     """A cluster of as many nodes with one processor each, whose processes are ready."""
     from ray.cluster_utils import Cluster
 
-    from headrace.clusters import nodes
-    from headrace.dividing import divided
-    from headrace.spreading import Share
+    from headrace.placing.clusters import nodes
+    from headrace.placing.dividing import divided
+    from headrace.placing.spreading import Share
 
     node = {"num_cpus": 1, "object_store_memory": STORE}
     cluster = Cluster(initialize_head=True, head_node_args=node)
@@ -133,7 +133,7 @@ def ready(pieces: Iterable[int]) -> Iterator[int]:
 
 def whole(_: Any) -> int:
     """A part by itself."""
-    from headrace.dividing import PART
+    from headrace.placing.dividing import PART
 
     return PART
 
@@ -154,7 +154,7 @@ def overhead() -> dict[str, float]:
     """Seconds of a part on which nothing is done, empty and full, there and back, on the cluster of the context."""
     import numpy as np
 
-    from headrace.dividing import PART, divided
+    from headrace.placing.dividing import PART, divided
 
     def drained(pieces: Iterable[Any]) -> float:
         return timed(lambda: sum(1 for _ in divided(untouched, pieces, whole)), time.perf_counter)

@@ -18,8 +18,8 @@ from pydantic import Field
 
 from headrace import watching
 from headrace.errors import ConfigError, HeadraceError
-from headrace.pages import number
 from headrace.running import Summary
+from headrace.showing.pages import number
 from tasks import showing
 from tasks.policies import hear_the_core, log, optional
 

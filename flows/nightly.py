@@ -19,8 +19,8 @@ from pydantic import Field
 from headrace import projects
 from headrace.errors import HeadraceError, unknown
 from headrace.jobs import Data, Profile
-from headrace.pages import number
 from headrace.running import Summary
+from headrace.showing.pages import number
 from tasks.policies import Rejected, hear_the_core, optional
 
 

@@ -14,8 +14,8 @@ from pydantic import Field
 from headrace import studying
 from headrace.chain import studied
 from headrace.jobs import Data, Profile
+from headrace.placing.spreading import Share, crew
 from headrace.running import Summary, execute, fan_out_summary
-from headrace.spreading import Share, crew
 from tasks.policies import concluded, fan_out_name
 from tasks.stages import for_fan_outs
 

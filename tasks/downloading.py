@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace.artifacts import Artifact
 from headrace.downloading import download as stage
 from headrace.jobs import Job
-from headrace.pages import size
+from headrace.showing.pages import size
 from tasks import showing
 from tasks.policies import HOUR, as_task, source_of
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace.artifacts import Artifact
 from headrace.evaluating import evaluate as stage
 from headrace.jobs import Job
-from headrace.pages import number
+from headrace.showing.pages import number
 from tasks import showing
 from tasks.policies import HOUR, as_task
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from headrace.artifacts import Artifact
 from headrace.examining import examine as stage
 from headrace.jobs import Job
-from headrace.pages import DATA, EXAMINATION, picture
+from headrace.showing.pages import DATA, EXAMINATION, picture
 from tasks import showing
 from tasks.policies import HOUR, as_task
 

@@ -32,9 +32,9 @@ from headrace.cli.shared import number
 from headrace.console import Advance, lines, shown_by
 from headrace.errors import EXIT_VERDICT, HeadraceError, StageFailed, Unavailable
 from headrace.jobs import Job
+from headrace.judging.verdicts import judge
 from headrace.running import Summary, refused
 from headrace.stages import Call
-from headrace.verdicts import judge
 from tasks import server
 
 if TYPE_CHECKING:

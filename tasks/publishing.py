@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from headrace.artifacts import Artifact
 from headrace.jobs import Job
+from headrace.judging.verdicts import in_words
 from headrace.publishing import publish as stage
-from headrace.verdicts import in_words
 from tasks import showing
 from tasks.policies import HOUR, as_task
 

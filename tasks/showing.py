@@ -10,7 +10,7 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from headrace.jobs import Job
-from headrace.pages import number
+from headrace.showing.pages import number
 
 LIMIT = 150_000
 """Bytes in one artifact: the browser takes seconds for a megabyte, and hangs at five."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from headrace.artifacts import Artifact
 from headrace.jobs import Job
-from headrace.pages import number
+from headrace.showing.pages import number
 from headrace.tuning import tune as stage
 from tasks import showing
 from tasks.policies import HOUR, as_task

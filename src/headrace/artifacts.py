@@ -60,8 +60,8 @@ class Artifact:
 def home() -> Path:
     """The folder that holds everything Headrace writes: `HEADRACE_HOME`, or `.headrace` in the project.
 
-    Of a home on an object store (`headrace.depots`) this is the folder in which this machine works: one for each URL in
-    `HEADRACE_SCRATCH`, or in the user's cache.
+    Of a home on an object store (`headrace.storing.depots`) this is the folder in which this machine works: one for
+    each URL in `HEADRACE_SCRATCH`, or in the user's cache.
     """
     from headrace.projects import root
 

@@ -14,7 +14,7 @@ from headrace.console import progress
 from headrace.engine import borrowing
 from headrace.errors import StageFailed
 from headrace.jobs import Job
-from headrace.spreading import at_once
+from headrace.placing.spreading import at_once
 from headrace.stages import Call
 
 if TYPE_CHECKING:

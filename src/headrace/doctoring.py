@@ -17,9 +17,10 @@ from typing import Literal
 
 from packaging.requirements import Requirement
 
-from headrace import depots, projects, registry, running
+from headrace import projects, registry, running
 from headrace.artifacts import Place, home, home_url, is_held, locked, read_json
 from headrace.errors import HeadraceError
+from headrace.storing import depots
 
 LEAST_ROOM = 2e9
 """Bytes that a home should have free: data, records, checkpoints and bundles of a few workloads."""

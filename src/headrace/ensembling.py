@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from headrace import pages, projects
+from headrace import projects
 from headrace.artifacts import Artifact, write_json
 from headrace.errors import ConfigError, StageFailed, unknown
 from headrace.jobs import Job
+from headrace.showing import pages
 from headrace.spec import Ensemble, Spec
 from headrace.stages import Room, stage
 from headrace.studying import TEMPLATE, spread_out

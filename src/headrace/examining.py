@@ -10,12 +10,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace import pages
 from headrace.artifacts import Artifact, write_json
 from headrace.console import progress
 from headrace.fingerprints import digest
 from headrace.jobs import Job
 from headrace.preprocessing import declared, raw_batches, words
+from headrace.showing import pages
 from headrace.spec import Column, Feature, Monitor
 from headrace.stages import Room, stage
 

@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace import fingerprints, pages
+from headrace import fingerprints
 from headrace.artifacts import Place, close, read_json, room, system_errors, write_json
 from headrace.console import progress
+from headrace.showing import pages
 
 if TYPE_CHECKING:
     import numpy as np

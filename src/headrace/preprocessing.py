@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from headrace.artifacts import Artifact, only, read_json, write_atomically, write_json
 from headrace.console import progress
-from headrace.dividing import divided
 from headrace.errors import DataError, HeadraceError, StageFailed
 from headrace.jobs import Job, taken
+from headrace.placing.dividing import divided
 from headrace.recording import Function, Recorder, failed, function_of, in_a_line, portions, tensors
 from headrace.spec import Feature
 from headrace.stages import Room, stage

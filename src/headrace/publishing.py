@@ -13,8 +13,8 @@ from typing import Any
 from headrace import __version__, registry
 from headrace.artifacts import MANIFEST, Artifact, as_json, only, read_json, write_json
 from headrace.jobs import Job
+from headrace.judging.verdicts import Gate, judge, settled, waivers
 from headrace.stages import Room, stage
-from headrace.verdicts import Gate, judge, settled, waivers
 
 log = logging.getLogger(__name__)
 
@@ -133,7 +133,7 @@ def _gates(
     against: int | None,
 ) -> list[Gate]:
     """All gates, in their order, as the policy sees them."""
-    from headrace.comparing import beside_the_blessed
+    from headrace.judging.comparing import beside_the_blessed
 
     measured, parity = evaluation.json("evaluation.json"), bundle.json("bundle.json")["gate"]
     beside: Gate = {"gate": "blessed", "passed": None, "reason": "not compared: the export itself is not sound"}
@@ -155,7 +155,7 @@ def _contents(
     verdict: Mapping[str, Any],
 ) -> dict[str, Path | bytes]:
     """Name in the version → what stands there."""
-    from headrace.cards import model_card
+    from headrace.judging.cards import model_card
 
     lineage = _lineage(job, [raw, records, *([model] if model else []), evaluation, bundle])
     card = model_card(

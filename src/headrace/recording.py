@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from headrace.dividing import in_threads, processors, until_trouble
 from headrace.errors import HeadraceError, StageFailed
 from headrace.jobs import Job, taken
+from headrace.placing.dividing import in_threads, processors, until_trouble
 from headrace.spec import Feature
 
 if TYPE_CHECKING:

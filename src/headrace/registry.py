@@ -9,7 +9,7 @@ $HEADRACE_HOME/registry/               or what HEADRACE_REGISTRY names, an objec
 ```
 
 Whenever a publisher is killed, the line holds whole versions only, and pointers that stand at the old or the new one
-(see `headrace.stores`). `docs/registry.md` says how it is used, and what an object store can't promise.
+(see `headrace.storing.stores`). `docs/registry.md` says how it is used, and what an object store can't promise.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import Any
 
 from headrace.artifacts import as_json, read_json, system_errors
 from headrace.errors import ConfigError, nearest, unknown
-from headrace.stores import Contents, Store, store
+from headrace.storing.stores import Contents, Store, store
 
 POINTERS = "pointers.json"
 CONFIG = "models.config"

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from headrace import charts, fingerprints, pages
+from headrace import fingerprints
 from headrace.artifacts import MANIFEST, Artifact, read_json
 from headrace.jobs import Job
-from headrace.pages import number
+from headrace.showing import charts, pages
+from headrace.showing.pages import number
 from headrace.spec import Variant
 from headrace.stages import Room, stage
 
@@ -58,7 +59,7 @@ def render(job: Job, made: Sequence[Artifact]) -> str:
     def contents(node: str, name: str) -> Any:
         return read_json(at[node].path / name) if node in at else None
 
-    from headrace import outcomes
+    from headrace.showing import outcomes
 
     evaluation = contents("evaluate", "evaluation.json")
     publication = contents("publish", "publication.json")

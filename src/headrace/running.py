@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from headrace import overview
 from headrace.artifacts import Artifact, home, read_json, system_errors, write_json
 from headrace.chain import Order, Stages, standard
-from headrace.depots import depot, keep_record
 from headrace.errors import EXIT_OK, EXIT_VERDICT, HeadraceError
 from headrace.jobs import Job
+from headrace.showing import overview
 from headrace.spec import Publish
+from headrace.storing.depots import depot, keep_record
 
 Summary = dict[str, Any]
 """What a run came to, as one JSON object: the same for people's tools, Prefect and `--json`."""

@@ -23,11 +23,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Concatenate, Generic, ParamSpec
 
-from headrace import depots, fingerprints, isolating
+from headrace import fingerprints
 from headrace.artifacts import Artifact, Place, close, home, read_json, room, system_errors, write_json
 from headrace.errors import HeadraceError
 from headrace.jobs import Job
+from headrace.placing import isolating
 from headrace.spec import Spec
+from headrace.storing import depots
 
 P = ParamSpec("P")
 Call = Callable[..., Artifact]
@@ -274,9 +276,9 @@ def stage(
         facts: Anything else of the job that the result depends on.
         stands: A check of a finished artifact against the world outside of it; what is wrong in words, or None.
         tensorflow: Whether it loads TensorFlow (for some sources at least), and so is carried out in a process of its
-            own if that is asked for (`headrace.isolating`).
+            own if that is asked for (`headrace.placing.isolating`).
         resumes: Whether what it keeps in its scratch folder is worth carrying to another machine, on which the next
-            attempt may be made (`headrace.depots`).
+            attempt may be made (`headrace.storing.depots`).
         material: Whether only stages that come to run read what it makes: where it lies on another machine, it is
             fetched for them, and not for a run in which they are skipped.
     """

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from headrace import charts, pages, projects
+from headrace import projects
 from headrace.artifacts import Artifact, write_json
 from headrace.errors import ConfigError, StageFailed, nearest, unknown
 from headrace.jobs import Job, resolve
+from headrace.showing import charts, pages
 from headrace.spec import Finding, Grid, Overrides, Pipeline, Spec, Study, Watch
 from headrace.stages import Room, stage
 

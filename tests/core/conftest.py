@@ -15,13 +15,14 @@ from typing import Any
 
 import pytest
 
-from headrace import buckets, projects
+from headrace import projects
 from headrace.__main__ import main
 from headrace.artifacts import Artifact, write_json
 from headrace.chain import Stages
 from headrace.ensembling import ensemble
 from headrace.jobs import Job
 from headrace.stages import Room, stage
+from headrace.storing import buckets
 from headrace.studying import study
 from headrace.tuning import tune
 

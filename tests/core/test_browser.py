@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from headrace import overview
 from headrace.artifacts import Artifact
 from headrace.chain import Stages, standard
 from headrace.jobs import resolve
 from headrace.reporting import render
+from headrace.showing import overview
 from tests.core import browsing, reported
 from tests.core.browsing import Browser
 from tests.core.making import artifact

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from headrace import cataloguing
-from headrace.cataloguing import BEGIN, END, insert, page, table, texts
 from headrace.errors import ConfigError
+from headrace.upkeep import cataloguing
+from headrace.upkeep.cataloguing import BEGIN, END, insert, page, table, texts
 
 PROMISES = """
         "plain": Variant(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import charts
+from headrace.showing import charts
 
 RANDOM = np.random.default_rng(0)
 TRUTH = RANDOM.normal(size=(40, 1))

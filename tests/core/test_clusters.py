@@ -15,17 +15,18 @@ from typing import Any
 
 import pytest
 
-from headrace import chain, clusters, dividing, recording
+from headrace import chain, recording
 from headrace.artifacts import Artifact, home, write_json
 from headrace.chain import Stages
-from headrace.clusters import _room, nodes
 from headrace.describing import summaries
 from headrace.describing.summaries import summarise
-from headrace.dividing import divided
 from headrace.errors import ConfigError, SystemTrouble
 from headrace.jobs import Job, resolve
+from headrace.placing import clusters, dividing
+from headrace.placing.clusters import _room, nodes
+from headrace.placing.dividing import divided
+from headrace.placing.spreading import Share, at_once
 from headrace.readers.batches import batches
-from headrace.spreading import Share, at_once
 from headrace.stages import Room, stage
 from tests.core.conftest import Result
 from tests.core.kinds import EVERY, everything

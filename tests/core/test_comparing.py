@@ -10,9 +10,9 @@ import pytest
 
 from headrace import exporting, registry
 from headrace.artifacts import Artifact
-from headrace.comparing import beside_the_blessed
 from headrace.evaluating import measures_of
 from headrace.jobs import Job
+from headrace.judging.comparing import beside_the_blessed
 from headrace.preprocessing import preprocess
 from headrace.records.inputs import read_info
 from tests.core import bundles

@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from headrace import projects, syncing
+from headrace import projects
 from headrace.__main__ import main
-from headrace.deploying import BEGIN, END, KUBERNETES, deployments_of, flow_of, for_kubernetes, with_deployments
 from headrace.errors import ConfigError
 from headrace.spec import Deploy, Pipeline
-from headrace.syncing import stale, sync
+from headrace.upkeep import syncing
+from headrace.upkeep.deploying import BEGIN, END, KUBERNETES, deployments_of, flow_of, for_kubernetes, with_deployments
+from headrace.upkeep.syncing import stale, sync
 
 ROOT = Path(__file__).resolve().parents[2]
 ANCHORS = "definitions:\n  pool: &pool {}\n  in_turn: &in_turn {}\n  smoke: &smoke {}\n  drift: &drift {within: 7}\n"

@@ -15,14 +15,15 @@ from typing import Any
 
 import pytest
 
-from headrace import buckets, depots, running
+from headrace import running
 from headrace.artifacts import Artifact, home, read_json, write_json
 from headrace.chain import Stages
-from headrace.clusters import nodes
 from headrace.errors import ConfigError, StageFailed, SystemTrouble
 from headrace.jobs import Job, resolve
-from headrace.spreading import Share
+from headrace.placing.clusters import nodes
+from headrace.placing.spreading import Share
 from headrace.stages import Room, stage
+from headrace.storing import buckets, depots
 from tests.conftest import PROJECT
 from tests.core.conftest import forget_stores
 from tests.core.test_resuming import outcome, start

@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from headrace import dividing, preprocessing, recording
+from headrace import preprocessing, recording
 from headrace.describing import summaries
 from headrace.describing.summaries import summarise
-from headrace.dividing import divided, helped_by, in_threads, in_turn, parts, processors
 from headrace.errors import DataError
 from headrace.jobs import Job
+from headrace.placing import dividing
+from headrace.placing.dividing import divided, helped_by, in_threads, in_turn, parts, processors
 from headrace.preprocessing import preprocess
 from headrace.readers.batches import batches
 from headrace.recording import Portion, Recorder, portions

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace import pages
 from headrace.artifacts import Artifact, write_atomically
 from headrace.examining import examine
 from headrace.jobs import Job
+from headrace.showing import pages
 from headrace.spec import Column, Feature
 from tests.core.making import KINDS, LABEL, artifact, files, images, numbers, records, stand_in, table, text, twin
 from tests.core.reading import Page

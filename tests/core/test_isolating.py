@@ -18,12 +18,13 @@ from typing import Any
 
 import pytest
 
-from headrace import errors, isolating
+from headrace import errors
 from headrace.artifacts import Artifact
 from headrace.console import Advance, progress, shown_by
 from headrace.errors import ConfigError, DataError, StageFailed, Unavailable
-from headrace.isolating import isolated
 from headrace.jobs import resolve
+from headrace.placing import isolating
+from headrace.placing.isolating import isolated
 from headrace.spec import Promise
 from headrace.stages import Room, stage
 
@@ -93,7 +94,7 @@ def light() -> Iterator[None]:
     """A fork server without TensorFlow, which these stages don't need; none is left after the tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(ROOT)
-        patch.setattr(isolating, "PRELOADED", ("headrace.isolating",))
+        patch.setattr(isolating, "PRELOADED", ("headrace.placing.isolating",))
         stop_server()
         yield
     stop_server()
@@ -250,9 +251,9 @@ def running() -> subprocess.Popen[str]:
     script = (
         # A shell in the background hands on that Ctrl-C is ignored.
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from headrace import isolating\n"
+        "from headrace.placing import isolating\n"
         "from tests.core.test_isolating import baked\n"
-        "isolating.PRELOADED = ('headrace.isolating',)\n"
+        "isolating.PRELOADED = ('headrace.placing.isolating',)\n"
         "baked('slowly')\n"
     )
     return subprocess.Popen([sys.executable, "-c", script], cwd=ROOT, stderr=subprocess.PIPE, text=True)

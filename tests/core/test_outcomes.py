@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from headrace import outcomes
 from headrace.jobs import Job, resolve
-from headrace.outcomes import Outcome
+from headrace.showing import outcomes
+from headrace.showing.outcomes import Outcome
 from tests.core import reported
 from tests.core.making import artifact
 from tests.core.reported import Results

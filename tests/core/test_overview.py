@@ -10,9 +10,9 @@ from typing import Any
 import click
 import pytest
 
-from headrace import overview
 from headrace.artifacts import home
 from headrace.errors import SystemTrouble
+from headrace.showing import overview
 from tests.core.conftest import Result
 from tests.core.reading import Page
 

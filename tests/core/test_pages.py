@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from headrace import pages
+from headrace.showing import pages
 
 
 @pytest.mark.parametrize(

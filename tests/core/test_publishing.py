@@ -15,10 +15,10 @@ from headrace import exporting, publishing, registry
 from headrace.artifacts import Artifact
 from headrace.errors import ConfigError
 from headrace.jobs import Job, resolve
+from headrace.judging.verdicts import GATES, in_words, judge, settled, waivers
 from headrace.publishing import line_of, publish
 from headrace.records.inputs import arrays, read_info
 from headrace.spec import Publish, Waiver, Waivers
-from headrace.verdicts import GATES, in_words, judge, settled, waivers
 from tests.core.making import artifact, trained, twin
 
 Factory = Callable[..., Job]

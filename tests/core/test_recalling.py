@@ -10,7 +10,7 @@ import pytest
 
 from headrace.artifacts import Artifact, write_json
 from headrace.jobs import Job, resolve
-from headrace.recalling import of_records, recalled, vocabulary
+from headrace.showing.recalling import of_records, recalled, vocabulary
 from tests.core.keeping import keep
 from tests.core.making import files, images, numbers, series, stand_in, table, text
 

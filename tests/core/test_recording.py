@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from headrace.dividing import PROCESSORS
+from headrace.placing.dividing import PROCESSORS
 from headrace.ragged import Ragged
 from headrace.recording import mapped
 from headrace.spec import Feature

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from headrace import pages, reporting
+from headrace import reporting
 from headrace.artifacts import Artifact
 from headrace.chain import Stages, standard
 from headrace.jobs import Job, resolve
 from headrace.reporting import graph, render
+from headrace.showing import pages
 from tests.core import reported
 from tests.core.reading import Page
 

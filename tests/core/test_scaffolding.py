@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 import yaml
 
-from headrace import projects, scaffolding, syncing
+from headrace import projects
 from headrace.__main__ import main
 from headrace.errors import ConfigError, SystemTrouble
 from headrace.jobs import resolve
-from headrace.scaffolding import refusal, scaffold
+from headrace.upkeep import scaffolding, syncing
+from headrace.upkeep.scaffolding import refusal, scaffold
 
 ROOT = Path(__file__).resolve().parents[2]
 

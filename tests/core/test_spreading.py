@@ -16,7 +16,7 @@ import pytest
 from headrace.artifacts import Artifact
 from headrace.errors import ConfigError, SystemTrouble
 from headrace.jobs import Job, resolve
-from headrace.spreading import at_once, workers
+from headrace.placing.spreading import at_once, workers
 from headrace.stages import Room, stage
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,7 +94,7 @@ class TestWorkers:
         script.write_text(
             f"import os, signal, sys; sys.path[:0] = [{str(ROOT)!r}]\n"
             "from headrace.jobs import resolve\n"
-            "from headrace.spreading import workers\n"
+            "from headrace.placing.spreading import workers\n"
             "from tests.core.test_spreading import tell\n"
             "if __name__ == '__main__':\n"
             "    with workers(2) as elsewhere:\n"

@@ -66,7 +66,7 @@ def show(workload: str, as_json: bool, no_open: bool, **chosen: Any) -> None:
     Downloads and preprocesses them first, if that is not done. The page with samples, duplicates, drift and schema is
     opened in a browser, where there is one.
     """
-    from headrace.pages import DATA, EXAMINATION
+    from headrace.showing.pages import DATA, EXAMINATION
 
     job = request(workload, (), None, **chosen).job
     with quiet_libraries():

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 
-from headrace.spreading import Share, crew
+from headrace.placing.spreading import Share, crew
 
 if TYPE_CHECKING:
     from headrace.chain import Stages

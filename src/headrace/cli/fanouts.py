@@ -16,7 +16,7 @@ from headrace.cli.runs import end_dead_runs, show_gates
 from headrace.cli.shared import Command, application, asked, number, request_options, show_json, show_table
 from headrace.console import shown_by
 from headrace.errors import ConfigError
-from headrace.tabulating import of_ensemble, of_tuning
+from headrace.showing.tabulating import of_ensemble, of_tuning
 
 if TYPE_CHECKING:
     from headrace.chain import Order
@@ -173,7 +173,7 @@ def _carry_out(
     else:
         show_fan_out(summary)
     if into_docs:
-        from headrace import cataloguing
+        from headrace.upkeep import cataloguing
 
         asked_for = {**{name: value for name, value in parameters.items() if name != "name"}, **options}
         words = _command(kind, workload, parameters["name"], asked_for, settings)

@@ -149,7 +149,7 @@ def show_summary(summary: dict[str, Any]) -> None:
 
 def show_gates(gates: Sequence[Mapping[str, Any]]) -> None:
     """Each gate with its result and the reason."""
-    from headrace.verdicts import in_words
+    from headrace.judging.verdicts import in_words
 
     if gates:
         show_table(("gate", "result", "because"), [(g["gate"], in_words(g), g["reason"]) for g in gates])
@@ -166,7 +166,7 @@ def report(workload: str | None, over_all: bool, in_browser: bool) -> None:
     headrace report house_prices --open
     headrace report --all --open
     """
-    from headrace import overview
+    from headrace.showing import overview
 
     if over_all and workload:
         raise ConfigError("The page over all runs is that of all workloads.", remedy="leave out the workload, or --all")

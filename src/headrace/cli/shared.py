@@ -20,8 +20,8 @@ from headrace import projects
 from headrace.artifacts import home, read_json
 from headrace.cli.engines import engine_option
 from headrace.errors import ConfigError, SystemTrouble, unknown
-from headrace.isolating import isolated
 from headrace.jobs import Job, parse_override, read_config, resolve
+from headrace.placing.isolating import isolated
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 T = TypeVar("T")

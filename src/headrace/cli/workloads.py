@@ -135,7 +135,7 @@ def new(name: str) -> None:
 
     Writes pipelines/NAME.py, which is yours to change, flows/NAME.py, and a deployment in prefect.yaml.
     """
-    from headrace import scaffolding
+    from headrace.upkeep import scaffolding
 
     for path in scaffolding.scaffold(name, projects.root()):
         click.echo(f"wrote {path}")
@@ -150,7 +150,7 @@ def sync(check: bool) -> int:
     Writes flows/NAME.py of each workload, the deployments in prefect.yaml and, where the README has a place for it, its
     table and docs/results.md.
     """
-    from headrace import syncing
+    from headrace.upkeep import syncing
 
     root = projects.root()
     changed = list(syncing.stale(root)) if check else syncing.sync(root)

@@ -27,7 +27,7 @@ from headrace.describing.described import (
 )
 from headrace.describing.distributions import Array, Column, Distribution, Series, distinct, summed
 from headrace.describing.tallies import Counter, Tally
-from headrace.dividing import divided, in_threads, processors
+from headrace.placing.dividing import divided, in_threads, processors
 from headrace.spec import Feature
 
 __all__ = [

@@ -11,8 +11,8 @@ import numpy as np
 from headrace.describing.described import position_names
 from headrace.looking.pictures import Picture, is_small, lines, overlay, sheet, tile
 from headrace.looking.sampling import ROW, Arrays
-from headrace.pages import number
 from headrace.ragged import Array, Ragged
+from headrace.showing.pages import number
 from headrace.spec import Feature
 
 if TYPE_CHECKING:

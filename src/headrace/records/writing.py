@@ -14,8 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from headrace.dividing import in_threads, processors
 from headrace.errors import DataError
+from headrace.placing.dividing import in_threads, processors
 from headrace.spec import Feature, Records
 
 if TYPE_CHECKING:

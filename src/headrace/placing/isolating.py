@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 VARIABLE = "HEADRACE_ISOLATE"
-PRELOADED = ("tensorflow", "keras", "headrace.isolating")
+PRELOADED = ("tensorflow", "keras", "headrace.placing.isolating")
 PROGRESS_SECONDS = 0.1
 """Progress is told at most so often: a step of a small model takes microseconds."""
 LOOK_SECONDS = 0.5

@@ -8,9 +8,9 @@ from typing import Any
 from headrace.artifacts import Artifact, read_json
 from headrace.bundling.signatures import DEFAULT, own_answer
 from headrace.jobs import Job
+from headrace.judging.verdicts import Gate, in_words
 from headrace.measuring.words import short, spread, title
 from headrace.spec import Feature
-from headrace.verdicts import Gate, in_words
 
 MOST = 30
 """Rows of a table, and names in a list; the files beside the card have them all."""

@@ -10,7 +10,7 @@ from headrace import registry
 from headrace.artifacts import Artifact, only, read_json
 from headrace.bundling.signatures import own_answer
 from headrace.jobs import Job
-from headrace.verdicts import Gate
+from headrace.judging.verdicts import Gate
 
 if TYPE_CHECKING:
     import numpy as np

@@ -406,7 +406,7 @@ def parallel(columns: Mapping[str, Sequence[Any]], mode: str) -> Markup:
     """
     import numpy as np
 
-    from headrace.pages import number
+    from headrace.showing.pages import number
 
     objective = list(columns.values())[-1]
     with canvas(5.6, 3.8) as (figure, axes):

@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headrace import charts, pages
 from headrace.artifacts import Artifact
 from headrace.errors import DataError
 from headrace.jobs import Job
 from headrace.measuring.words import title
-from headrace.recalling import Recalled, of_records, recalled, vocabulary
+from headrace.showing import charts, pages
+from headrace.showing.recalling import Recalled, of_records, recalled, vocabulary
 from headrace.spec import Feature
 
 if TYPE_CHECKING:

@@ -21,11 +21,11 @@ from functools import wraps
 from typing import Any, TypeVar, cast
 
 from headrace.artifacts import Artifact
-from headrace.depots import at_hand
 from headrace.errors import SystemTrouble
-from headrace.isolating import end_with_caller
 from headrace.jobs import Job
+from headrace.placing.isolating import end_with_caller
 from headrace.stages import Call
+from headrace.storing.depots import at_hand
 
 T = TypeVar("T")
 Elsewhere = Callable[[Call], Call]
@@ -110,7 +110,7 @@ def crew(jobs: int | None = None, cluster: Share | None = None) -> Iterator[tupl
         Function from a stage to one that they carry out, and how many they carry out at the same time.
     """
     if cluster:
-        from headrace.clusters import nodes
+        from headrace.placing.clusters import nodes
 
         with nodes(jobs, cluster) as found:
             yield found

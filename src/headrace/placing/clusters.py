@@ -4,7 +4,7 @@ A node needs the same Python environment, the project under the same path, and `
 them see: a folder under one path, or an object store, from which it fetches what a stage reads. What a stage makes, and
 what an attempt that was cut short has left for the next one, lies in that home, so that a node may die at any time: Ray
 carries the stage out again elsewhere, from its last checkpoint. Data that are divided
-(`headrace.dividing`) are sent to the nodes part by part, and nothing of that is kept there.
+(`headrace.placing.dividing`) are sent to the nodes part by part, and nothing of that is kept there.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from typing import TYPE_CHECKING, Any, cast
 
 from headrace import projects
 from headrace.artifacts import Artifact, home, home_url
-from headrace.depots import at_hand
-from headrace.dividing import PROCESSORS, Helpers, helped_by, in_turn
-from headrace.dividing import Work as Divided
 from headrace.errors import ConfigError, Deserted, HeadraceError, SystemTrouble
-from headrace.spreading import Elsewhere, Share, Work, begin, carry_out, elsewhere
+from headrace.placing.dividing import PROCESSORS, Helpers, helped_by, in_turn
+from headrace.placing.dividing import Work as Divided
+from headrace.placing.spreading import Elsewhere, Share, Work, begin, carry_out, elsewhere
 from headrace.stages import artifacts_of
+from headrace.storing.depots import at_hand
 
 if TYPE_CHECKING:
     from types import ModuleType

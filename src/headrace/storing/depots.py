@@ -5,7 +5,7 @@ HEADRACE_HOME=s3://bucket/prefix
 ├── artifacts/<workload>/<stage>/<key>/   <digest of a file>/<its name>, and manifest.json, written last
 ├── work/<workload>/<stage>/<key>/        the same of what an unfinished stage keeps for its next attempt
 ├── runs/<workload>/<run>/run.json        records of runs that have ended
-└── registry/<line>/<version>/            published bundles (`headrace.stores`)
+└── registry/<line>/<version>/            published bundles (`headrace.storing.stores`)
 ```
 
 This machine works in a folder of its own, `artifacts.home()`, as it does without a depot. A store knows no renames, so
@@ -28,7 +28,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
-from headrace import buckets
 from headrace.artifacts import (
     MANIFEST,
     Artifact,
@@ -45,6 +44,7 @@ from headrace.artifacts import (
     write_json,
 )
 from headrace.errors import ConfigError, SystemTrouble
+from headrace.storing import buckets
 
 VARIABLE = "HEADRACE_UPLOAD_SECONDS"
 SECONDS = 30.0

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import jinja2
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent.parent / "templates"
 
 EXAMINATION, DATA = "examination.json", "data.html"
 """What stage `examine` writes: its findings, and the page that shows them."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from headrace.pages import number
+from headrace.showing.pages import number
 
 
 @dataclass(frozen=True)

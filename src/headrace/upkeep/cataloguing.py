@@ -19,8 +19,8 @@ from typing import Any
 from headrace import projects
 from headrace.artifacts import write_atomically, write_json
 from headrace.errors import ConfigError
+from headrace.showing.tabulating import of_ensemble, of_tuning
 from headrace.spec import Pipeline, Promise
-from headrace.tabulating import of_ensemble, of_tuning
 
 BEGIN, END = "<!-- workloads:begin -->", "<!-- workloads:end -->"
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from headrace import cataloguing, deploying
 from headrace.artifacts import system_errors, write_atomically
+from headrace.upkeep import cataloguing, deploying
 
 
 def texts(root: Path) -> dict[Path, str]:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from headrace import projects, watching
 from headrace.errors import ConfigError
-from headrace.pages import plain
+from headrace.showing.pages import plain
 from headrace.spec import Pipeline
 
 BEGIN = "  # Written by `headrace sync` from the files in pipelines/, down to the next such line.\n"

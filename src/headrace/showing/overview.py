@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from headrace import pages
 from headrace.artifacts import home, read_json, write_atomically
+from headrace.showing import pages
 
 log = logging.getLogger(__name__)
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
-from headrace import syncing
 from headrace.artifacts import system_errors, write_atomically
 from headrace.errors import ConfigError
-from headrace.pages import plain
 from headrace.projects import RESERVED
+from headrace.showing.pages import plain
 from headrace.spec import Name
+from headrace.upkeep import syncing
 
 
 def scaffold(name: str, root: Path) -> list[Path]:

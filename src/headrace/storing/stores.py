@@ -36,8 +36,8 @@ from headrace.artifacts import (
     read_json,
     write_atomically,
 )
-from headrace.buckets import CHUNK, download, forget_listings, is_url, reached, replace, upload, within
 from headrace.errors import SystemTrouble
+from headrace.storing.buckets import CHUNK, download, forget_listings, is_url, reached, replace, upload, within
 
 Contents = Mapping[str, Path | bytes]
 """Name in a version ("variables", "assets.extra/model.keras") → a file, a folder, or the bytes."""
