@@ -21,7 +21,7 @@ from tasks.stages import STAGES
 
 @flow(name="pets_segmentation", flow_run_name=flow_run_name, persist_result=False)
 def pets_segmentation(
-    variant: Literal["book", "augmented", "small", "small_augmented"] = "book",
+    variant: Literal["book", "augmented", "small", "small_augmented", "pretrained"] = "book",
     profile: Profile = "full",
     data: Data = "auto",
     source: str | None = None,
