@@ -11,9 +11,9 @@ import pytest
 from headrace import training
 from headrace.artifacts import Artifact
 from headrace.chain import Stages
-from headrace.engine import checkpoints, driving
 from headrace.jobs import resolve
 from headrace.training import train
+from tests.core.cutting import cut_off
 
 if TYPE_CHECKING:
     from headrace.augmenting import Together
@@ -84,10 +84,6 @@ class TestChanges:
             assert change.variables
 
 
-class Cut(BaseException):
-    """The power is cut."""
-
-
 @pytest.mark.slow
 def test_a_training_that_is_cut_off_goes_on_with_the_changes_that_were_due(
     headrace_home: Path, monkeypatch: pytest.MonkeyPatch
@@ -107,22 +103,3 @@ def test_a_training_that_is_cut_off_goes_on_with_the_changes_that_were_due(
     again = trained("cut")
     assert again.json("training.json")["resumed_from_step"] > 0
     assert again.digest == expected.digest
-
-
-def cut_off(trained: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Train until the power is cut after the fourth checkpoint, in the middle of an epoch."""
-    save, left = checkpoints.save, 4
-
-    def saved(where: Path, checkpoint: checkpoints.Checkpoint) -> None:
-        nonlocal left
-        save(where, checkpoint)
-        left -= 1
-        if not left:
-            raise Cut
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.Keeper, "due", lambda self: True)
-        patch.setattr(checkpoints, "save", saved)
-        patch.setattr(driving, "LOOK_SECONDS", 1e9)
-        with pytest.raises(Cut):
-            trained()

@@ -16,9 +16,9 @@ import pytest
 
 from headrace import training
 from headrace.artifacts import Artifact
-from headrace.engine import checkpoints, driving
 from headrace.training import train
 from tests.conftest import PROJECT
+from tests.core.cutting import cut_off
 from tests.core.trainables import KINDS, records, request
 
 STEPS = {"epochs": 4, "steps_per_execution": 2}
@@ -32,10 +32,6 @@ HARD: dict[str, dict[str, Any]] = {
 """What makes it harder."""
 
 
-class Cut(BaseException):
-    """The power is cut."""
-
-
 def trained(kind: str, folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> Artifact:
     """A training in a home of its own."""
     monkeypatch.setenv("HEADRACE_HOME", str(home))
@@ -44,23 +40,8 @@ def trained(kind: str, folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def cut(kind: str, folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
-    """The same, with a checkpoint after each call of the graph, until the power is cut after the fourth."""
-    save, left = checkpoints.save, 4
-
-    def saved(where: Path, checkpoint: checkpoints.Checkpoint) -> None:
-        nonlocal left
-        save(where, checkpoint)
-        left -= 1
-        if not left:
-            raise Cut
-
-    with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.Keeper, "due", lambda self: True)
-        patch.setattr(checkpoints, "save", saved)
-        # A busy machine must not make calls shorter than asked for.
-        patch.setattr(driving, "LOOK_SECONDS", 1e9)
-        with pytest.raises(Cut):
-            trained(kind, folder, home, monkeypatch, **settings)
+    """The same, until the power is cut."""
+    cut_off(lambda: trained(kind, folder, home, monkeypatch, **settings), monkeypatch)
 
 
 @pytest.mark.parametrize("kind", KINDS)
