@@ -57,7 +57,7 @@ ROWS = 2**17
 """… and rows."""
 PIXELS = 64
 """Image files whose pixels are looked at."""
-SIDE = 1024
+SIDE = 512
 """Image files that are larger are looked at in a reduced size, where their format can do that."""
 HASHED = 2**15
 """Strings that are counted at once: as long as they stay in the processor's cache, this takes half the time."""
