@@ -74,13 +74,14 @@ def photographs(raw: Path, examples: int, pixels: int, archive: Path | None) -> 
     close(raw, {"node": "download", "seconds": 0})
 
 
-def job() -> Any:
+def job(variant: str) -> Any:
     from headrace.jobs import resolve
 
-    return resolve("cats_vs_dogs", variant="scratch", source="small")
+    drawn = {"preprocess.weights": "random"} if "features" in variant else {}
+    return resolve("cats_vs_dogs", variant=variant, source="small", overrides=drawn)
 
 
-def prepared(raw: Artifact) -> tuple[float, str]:
+def prepared(raw: Artifact, given: Any) -> tuple[float, str]:
     """Seconds of the stage in a home where there is nothing yet, and the digest of what it makes."""
     from headrace.preprocessing import preprocess
 
@@ -88,7 +89,7 @@ def prepared(raw: Artifact) -> tuple[float, str]:
     with tempfile.TemporaryDirectory() as home:
         os.environ["HEADRACE_HOME"] = home
         begun = time.perf_counter()
-        made = preprocess(job(), raw)
+        made = preprocess(given, raw)
         seconds = time.perf_counter() - begun
     os.environ.pop("HEADRACE_HOME")
     if before:
@@ -164,14 +165,13 @@ def overhead() -> dict[str, float]:
     return {"an empty part": drained(range(EMPTY)) / EMPTY, "a full part": drained(full) / FULL}
 
 
-def alone(raw: Artifact) -> dict[str, float]:
+def alone(raw: Artifact, given: Any) -> dict[str, float]:
     """What the machine that asks does by itself, and what it has done: seconds of processors, bytes."""
     from headrace.describing.summaries import Summary, _chunks, _summaries, summarise
     from headrace.preprocessing import _layout, raw_batches
     from headrace.recording import Recorder, portions
     from headrace.records.writing import store
 
-    given = job()
     features = given.origin.features
     batches: list[Any] = []
     reading = timed(lambda: batches.extend(raw_batches(given, raw.path, "train")))
@@ -213,24 +213,26 @@ def main() -> None:
     parser.add_argument("--pixels", type=int, default=2400, help="of the longer side, at most, where they are drawn")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--archive", type=Path, help="photographs in the layout of the small set; default: drawn ones")
+    parser.add_argument("--variant", default="scratch", help="whose preprocessing; default: scratch")
     parser.add_argument("--short", action="store_true", help="few photographs, once; nothing is kept")
     options = parser.parse_args()
     examples, repeats = (200, 1) if options.short else (options.examples, options.repeats)
 
     found: dict[str, list[float]] = {side: [] for side in ("plain", *(f"{count} workers" for count in WORKERS))}
     digests: set[str] = set()
+    given = job(options.variant)
     with tempfile.TemporaryDirectory() as place:
         photographs(Path(place), examples, options.pixels, options.archive)
         manifest = json.loads((Path(place) / "manifest.json").read_text())
         raw = Artifact(Path(place), manifest["digest"], "download")
 
         def measure(side: str) -> None:
-            seconds, digest = prepared(raw)
+            seconds, digest = prepared(raw, given)
             found[side].append(seconds)
             digests.add(digest)
             print(f"{side:<10} {examples / seconds:8,.0f} photographs/s", flush=True)
 
-        steps = alone(raw)
+        steps = alone(raw, given)
         for _ in range(repeats):
             measure("plain")
             for count in WORKERS:
@@ -252,7 +254,7 @@ def main() -> None:
     results = {
         "what": "photographs through `preprocess`, with 1 and 2 workers of a Ray cluster, and by the plain engine",
         **kept,
-        "of an archive" if options.archive else f"of {options.pixels} pixels": result,
+        f"{options.variant}, {'of an archive' if options.archive else f'of {options.pixels} pixels'}": result,
         "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
         "versions": versions("ray", "tensorflow", "numpy", "pyarrow"),
         "date": time.strftime("%Y-%m-%d"),
