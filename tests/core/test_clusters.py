@@ -176,7 +176,7 @@ class TestNodes:
         """By a kill -9 of the process that is not the first."""
         import ray
 
-        settings = {"train.strategy": "multi_worker", "train.epochs": 400}
+        settings = {"train.strategy": "multi_worker", "train.epochs": 150}
         job = resolve("house_prices", profile="smoke", data="synthetic", overrides=settings)
         records = chain.prepared(job, Stages.plain())[-1]
         train = Stages.plain().train
