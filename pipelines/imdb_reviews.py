@@ -6,7 +6,7 @@ Run:     headrace run imdb_reviews                          a bag of words
          headrace run imdb_reviews --variant masked         a bidirectional LSTM that leaves padding out
          headrace run imdb_reviews --variant positional     a transformer that knows where words stand
          headrace study imdb_reviews bags                   all bags, from three seeds
-         headrace study imdb_reviews short                  all sequence models on 200 words, in half an hour
+         headrace study imdb_reviews short                  sequence models on 200 words, in half an hour
 Expect:  a test accuracy of 0.88 to 0.90 of the bags (the book: 0.892 and 0.904) in minutes on two CPU cores; of the
          sequence models 0.85 to 0.88, in hours.
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -17,8 +15,7 @@ import pytest
 from headrace import training
 from headrace.artifacts import Artifact
 from headrace.training import train
-from tests.conftest import PROJECT
-from tests.core.cutting import cut_off
+from tests.core.cutting import child, cut_off
 from tests.core.trainables import KINDS, records, request
 
 STEPS = {"epochs": 4, "steps_per_execution": 2}
@@ -87,15 +84,7 @@ def test_a_stream_gives_the_weights_that_memory_gives(
 
 
 def start(kind: str, home: Path | str, folder: Path, settings: dict[str, Any]) -> subprocess.Popen[str]:
-    words = [kind, str(home), str(folder), json.dumps(settings)]
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests.core.trainables", *words],
-        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=PROJECT,
-    )
+    return child("-m", "tests.core.trainables", kind, str(home), str(folder), json.dumps(settings))
 
 
 def outcome(process: subprocess.Popen[str]) -> tuple[str, tuple[int, int]]:

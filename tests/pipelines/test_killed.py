@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import PROJECT
+from tests.core.cutting import child
 
 TRAIN = """
 import json, sys
@@ -37,14 +35,7 @@ LONG = {
 
 
 def start(home: Path, workload: str, variant: str, overrides: dict[str, object]) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", TRAIN, workload, variant, json.dumps(overrides)],
-        env={**os.environ, "HEADRACE_HOME": str(home), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        cwd=PROJECT,
-    )
+    return child("-c", TRAIN, workload, variant, json.dumps(overrides), HEADRACE_HOME=str(home))
 
 
 def outcome(process: subprocess.Popen[str]) -> tuple[str, tuple[int, int]]:
