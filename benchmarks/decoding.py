@@ -10,21 +10,17 @@ Run: python -m benchmarks.decoding [--examples 32 --length 20 --repeats 5] [--sm
 from __future__ import annotations
 
 import argparse
-import os
-import platform
+import json
 import statistics
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.keeping import keep
 from headrace import Feature
-from headrace.artifacts import write_json
-from headrace.fingerprints import versions
 
-RESULTS = Path(__file__).parent / "results" / "decoding.json"
 START, END = 2, 3
 SMALL = {"vocabulary": 500, "width": 32, "units": 64, "heads": 2}
 
@@ -40,20 +36,10 @@ def main() -> None:
         name: measured(name, options.examples, options.length, options.repeats, SMALL if options.small else more)
         for name, more in {"transformer": {}, "rnn": {"units": 1024}}.items()
     }
-    for name, entry in found.items():
-        for rows, one in entry.items():
-            print(f"{name:12} {rows:12} {one}")
-    if not options.small:
-        machine = {"cpus": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()}
-        write_json(
-            RESULTS,
-            {
-                "length": options.length,
-                "results": found,
-                "machine": machine,
-                "versions": versions("tensorflow", "keras"),
-            },
-        )
+    if options.small:
+        print(json.dumps(found, indent=1))
+    else:
+        keep("decoding", {"length": options.length, "results": found}, "tensorflow", "keras")
 
 
 def measured(architecture: Any, examples: int, length: int, repeats: int, arguments: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,7 @@ Run: HEADRACE_MIRROR=… python -m benchmarks.drift [--repeats 200]
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,11 +26,10 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.keeping import keep
 from headrace import projects
-from headrace.artifacts import write_json
 from headrace.describing.summaries import summarise
 from headrace.errors import DataError
-from headrace.fingerprints import versions
 from headrace.monitoring import moved
 from headrace.readers.batches import batches, whole
 from headrace.spec import Feature, Monitor, Source
@@ -42,7 +39,6 @@ from pipelines.sources.chicago_taxi import CHICAGO_TAXI
 from pipelines.sources.titanic import TITANIC
 from pipelines.sources.wine_quality import WINE
 
-RESULTS = Path(__file__).parent / "results" / "drift.json"
 SIZES = (100, 1_000, 10_000)
 ROWS = 1_000
 """Into which shifts are planted."""
@@ -266,12 +262,8 @@ def main() -> None:
         "columns in which a shift was found less often": {kind: rates for kind, rates in missed.items() if rates},
         "seconds": round(time.time() - begun),
         "seconds of all processors": round(time.process_time() - used),
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": versions("numpy", "pyarrow", "scipy"),
-        "date": time.strftime("%Y-%m-%d"),
     }
-    write_json(RESULTS, result)
-    print(json.dumps(result, indent=1, ensure_ascii=False))
+    keep("drift", result, "numpy", "pyarrow", "scipy")
     if worst > FALSE or min(power.values()) < FOUND:
         raise DataError(
             "Drift is not told as it should be.",

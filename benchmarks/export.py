@@ -11,19 +11,15 @@ Run: python -m benchmarks.export [--workload mnist --variant convnet] [--profile
 from __future__ import annotations
 
 import argparse
-import os
-import platform
 import time
-from pathlib import Path
 from typing import Any, get_args
 
-from headrace.artifacts import Artifact, write_json
+from benchmarks.keeping import keep
+from headrace.artifacts import Artifact
 from headrace.chain import Stages, trained
-from headrace.fingerprints import versions
 from headrace.jobs import Job, resolve
 from headrace.spec import Format
 
-RESULTS = Path(__file__).parent / "results" / "export.json"
 FIGURES = (
     *("bytes", "zipped_bytes", "milliseconds", "milliseconds_p95", "milliseconds_loading", "peak_bytes"),
     *("relative_difference", "agreement", "metric", "metric_loss", "problem", "remark"),
@@ -53,22 +49,8 @@ def main() -> None:
         begun = time.perf_counter()
         bundle = exported(job)
         found[name] = figures(bundle) | {"seconds": round(time.perf_counter() - begun, 1)}
-        for form, entry in found[name]["formats"].items():
-            print(f"{name:46} {form:16} {entry['bytes']} bytes, {entry['milliseconds']} ms, {entry['problem'] or ''}")
-    packages = ("tensorflow", "keras", "ai-edge-litert", "onnxruntime")
-    machine = {"cpus": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()}
-    write_json(
-        RESULTS,
-        {
-            "workload": options.workload,
-            **asked,
-            "examples": options.examples,
-            "models": found,
-            "machine": machine,
-            "versions": versions(*packages),
-            "date": time.strftime("%Y-%m-%d"),
-        },
-    )
+    figures_of = {"workload": options.workload, **asked, "examples": options.examples, "models": found}
+    keep("export", figures_of, "tensorflow", "keras", "ai-edge-litert", "onnxruntime")
 
 
 def exported(job: Job) -> Artifact:

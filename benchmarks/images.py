@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shutil
 import statistics
 import subprocess
@@ -25,10 +24,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+from benchmarks.keeping import keep
 from headrace.artifacts import Artifact, close, write_json
-from headrace.fingerprints import versions
 
-RESULTS = Path(__file__).parent / "results" / "images.json"
 NAME = "cats_vs_dogs_small.zip"
 SIZE, BATCH = 180, 32
 AT_MOST, AT_LEAST = 0.05, 1.0
@@ -191,16 +189,7 @@ def main() -> None:
         child(options.child, options.variant, options.folder)
         return
     found = compare(options.variant, options.archive, options.count, options.repeats)
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results = {
-        **kept,
-        options.variant: found,
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": versions("tensorflow", "keras", "numpy"),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    write_json(RESULTS, results)
-    print(json.dumps(found, indent=1, ensure_ascii=False))
+    keep("images", {options.variant: found}, "tensorflow", "keras", "numpy", beside=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -23,11 +22,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.keeping import keep
 from headrace.artifacts import Artifact, home, write_json
-from headrace.fingerprints import versions
 from headrace.jobs import Job, resolve
 
-RESULTS = Path(__file__).parent / "results" / "kfold.json"
 FOLDS = 4
 
 
@@ -151,12 +149,8 @@ def main() -> None:
         "ratio": {"median": round(statistics.median(ratios), 1), "all": [round(ratio, 1) for ratio in ratios]},
         "largest difference of the averaged val_mae curves": apart,
         "val_mae at the end": {"plain": curves[0][-1], "ours": curves[1][-1]},
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": versions("tensorflow", "keras", "numpy"),
-        "date": time.strftime("%Y-%m-%d"),
     }
-    write_json(RESULTS, result)
-    print(json.dumps(result, indent=1, ensure_ascii=False))
+    keep("kfold", result, "tensorflow", "keras", "numpy")
 
 
 if __name__ == "__main__":

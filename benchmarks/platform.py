@@ -12,21 +12,17 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
-from headrace.artifacts import write_json
-from headrace.fingerprints import versions
+from benchmarks.keeping import keep
 from tasks import operating, server
 
-RESULTS = Path(__file__).parent / "results" / "platform.json"
 RUN = ("-m", "headrace", "run", "house_prices", "--variant", "final", "--data", "synthetic")
 LIMITS = {"more for the stages of a run": 3.0, "all deployments": 60.0, "from request to running": 15.0}
 """Seconds that are promised."""
@@ -112,12 +108,8 @@ def main() -> None:
         },
         "deployments": len(operating.declared()),
         "repeats": options.repeats,
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": versions("prefect", "fastapi", "sqlalchemy", "tensorflow"),
-        "date": time.strftime("%Y-%m-%d"),
     }
-    write_json(RESULTS, result)
-    print(json.dumps(result, indent=1))
+    keep("platform", result, "prefect", "fastapi", "sqlalchemy", "tensorflow")
 
 
 if __name__ == "__main__":

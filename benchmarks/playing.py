@@ -11,19 +11,13 @@ Run: python -m benchmarks.playing [--games 30] [--repeats 3]
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections import deque
-from pathlib import Path
 from typing import Any
 
-from headrace.artifacts import write_json
-from headrace.fingerprints import versions
+from benchmarks.keeping import keep
 
-RESULTS = Path(__file__).parent / "results" / "playing.json"
 WARM = 5
 """Games before the clock starts: tracing and the first batches are no part of it."""
 DRAWN = 0.5
@@ -107,11 +101,8 @@ def main() -> None:
         "times faster": round(statistics.median(ratios), 1),
         "from": round(min(ratios), 1),
         "to": round(max(ratios), 1),
-        "machine": {"cores": os.cpu_count(), "processor": platform.machine()},
-        "versions": versions("tensorflow", "keras", "gymnasium"),
     }
-    write_json(RESULTS, result)
-    print(json.dumps(result, indent=1))
+    keep("playing", result, "tensorflow", "keras", "gymnasium")
 
 
 if __name__ == "__main__":

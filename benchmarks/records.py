@@ -19,7 +19,6 @@ import argparse
 import functools
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -30,14 +29,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.artifacts import write_json
-from headrace.fingerprints import versions
+from benchmarks.keeping import keep
 from headrace.spec import Feature
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-RESULTS = Path(__file__).parent / "results" / "records.json"
 BATCH = 128
 
 LABEL = Feature(dtype="int64", role="target")
@@ -154,10 +151,10 @@ def ours(kind: str, values: dict[str, Any], folder: Path) -> None:
     """Ours, with everything that it writes."""
     from headrace.readers.batches import batches
 
-    keep(kind, batches(values), folder)
+    into_records(kind, batches(values), folder)
 
 
-def keep(kind: str, batches: Any, folder: Path) -> None:
+def into_records(kind: str, batches: Any, folder: Path) -> None:
     from headrace.records.inputs import Info, write_info
     from headrace.records.writing import stored, write
     from headrace.spec import Records
@@ -248,8 +245,8 @@ def child(side: str, kind: str, rows: int, folder: Path) -> dict[str, float]:
     if side == "tables":
         small = folder / "small"
         small.mkdir()
-        keep("table", tables(20_000), small)
-        return timed(lambda: keep("table", tables(rows), folder))
+        into_records("table", tables(20_000), small)
+        return timed(lambda: into_records("table", tables(rows), folder))
     if side in writers:
         values = examples(kind, rows)
         small = folder / "small"
@@ -347,12 +344,8 @@ def main() -> None:
             result["reading"][kind] = compare(kind, READERS, rows, options.repeats, Path(name))
     result |= {
         "from one to ten million rows": [growth(rows) for rows in options.linear],
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": versions("tensorflow", "tensorflow-datasets", "pyarrow", "numpy"),
-        "date": time.strftime("%Y-%m-%d"),
     }
-    write_json(RESULTS, result)
-    print(json.dumps(result, indent=1, ensure_ascii=False))
+    keep("records", result, "tensorflow", "tensorflow-datasets", "pyarrow", "numpy")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ import argparse
 import json
 import os
 import pickle
-import platform
 import statistics
 import tempfile
 import time
@@ -31,11 +30,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from benchmarks.keeping import keep
 from headrace.artifacts import Artifact, close, write_json
 from headrace.errors import HeadraceError
-from headrace.fingerprints import versions
 
-RESULTS = Path(__file__).parent / "results" / "scaling.json"
 NAME = "cats_vs_dogs_small.zip"
 WORKERS = (1, 2)
 AT_LEAST = 1.7
@@ -250,18 +248,12 @@ def main() -> None:
         "2 workers against 1": {"median": statistics.median(ratios), "all": ratios, "at least": AT_LEAST},
         "steps": {name: float(f"{value:.3g}") for name, value in steps.items()},
     }
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    results = {
-        "what": "photographs through `preprocess`, with 1 and 2 workers of a Ray cluster, and by the plain engine",
-        **kept,
-        f"{options.variant}, {'of an archive' if options.archive else f'of {options.pixels} pixels'}": result,
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": versions("ray", "tensorflow", "numpy", "pyarrow"),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    if not options.short:
-        write_json(RESULTS, results)
-    print(json.dumps(result, indent=1, ensure_ascii=False))
+    if options.short:
+        print(json.dumps(result, indent=1))
+        return
+    name = f"{options.variant}, {'of an archive' if options.archive else f'of {options.pixels} pixels'}"
+    what = "photographs through `preprocess`, with 1 and 2 workers of a Ray cluster, and by the plain engine"
+    keep("scaling", {"what": what, name: result}, "ray", "tensorflow", "numpy", "pyarrow", beside=True)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ import argparse
 import http.client
 import json
 import os
-import platform
 import re
 import statistics
 import subprocess
@@ -27,10 +26,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from headrace.artifacts import write_json
-from headrace.fingerprints import versions
+from benchmarks.keeping import keep
 
-RESULTS = Path(__file__).parent / "results" / "serving.json"
 TARGET = 2.0
 """Times the model's own, which an answer of one example over HTTP may take."""
 ADDRESS = "/v1/models/house_prices:predict"
@@ -214,12 +211,8 @@ def main() -> None:
             name: measure(name, model, example, options.calls, options.repeats, options.clients)
             for name, (model, example) in models().items()
         },
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": versions("tensorflow", "starlette", "uvicorn"),
-        "date": time.strftime("%Y-%m-%d"),
     }
-    write_json(RESULTS, result)
-    print(json.dumps(result, indent=1, ensure_ascii=False))
+    keep("serving", result, "tensorflow", "starlette", "uvicorn")
 
 
 if __name__ == "__main__":

@@ -8,20 +8,15 @@ Run: python -m benchmarks.start [--repeats 5]
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 
-from headrace.artifacts import write_json
-from headrace.fingerprints import versions
+from benchmarks.keeping import keep
 
-RESULTS = Path(__file__).parent / "results" / "start.json"
 REQUEST = ("house_prices", "--variant", "kfold_100", "--profile", "smoke", "--data", "synthetic")
 COMMANDS = {
     "import tensorflow": ["-c", "import tensorflow"],
@@ -59,12 +54,8 @@ def main() -> None:
             name: round(value / medians["import tensorflow"], 2) for name, value in medians.items()
         },
         "repeats": options.repeats,
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": versions("tensorflow", "pydantic", "click"),
-        "date": time.strftime("%Y-%m-%d"),
     }
-    write_json(RESULTS, result)
-    print(json.dumps(result, indent=1))
+    keep("start", result, "tensorflow", "pydantic", "click")
 
 
 if __name__ == "__main__":

@@ -18,29 +18,24 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from headrace.artifacts import write_json
+from benchmarks.keeping import keep
 from headrace.describing.summaries import Statistics, summarise
 from headrace.errors import DataError
-from headrace.fingerprints import versions
 from headrace.readers.batches import ROWS
 from headrace.spec import Feature
 
-RESULTS = Path(__file__).parent / "results" / "statistics.json"
 FLOATS = 14
 ALLOWED = 0.01
 """Error of a percentile."""
@@ -220,12 +215,8 @@ def main() -> None:
             for name, found in streamed.items()
         },
         "repeats": options.repeats,
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": versions("numpy", "pandas", "pyarrow", "tfx-bsl"),
-        "date": time.strftime("%Y-%m-%d"),
     }
-    write_json(RESULTS, result)
-    print(json.dumps(result, indent=1, ensure_ascii=False))
+    keep("statistics", result, "numpy", "pandas", "pyarrow", "tfx-bsl")
 
 
 def rounded(figures: dict[str, float]) -> dict[str, float]:

@@ -17,17 +17,12 @@ Run: python -m benchmarks.texts [--repeats 5] [--rows 20000]
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headrace.artifacts import write_json
-from headrace.fingerprints import versions
+from benchmarks.keeping import keep
 from headrace.spec import Feature
 
 if TYPE_CHECKING:
@@ -35,7 +30,6 @@ if TYPE_CHECKING:
 
     from headrace.texts import Vocabulary
 
-RESULTS = Path(__file__).parent / "results" / "texts.json"
 WORDS, LENGTH, BATCH, KEPT = 20_000, 600, 32, 8192
 KINDS = {"sequences": 1, "bags of words": 1, "bags of words and pairs": 2}
 """What is made → most words of one token."""
@@ -174,13 +168,7 @@ def main() -> None:
             name = "words and pairs" if ngrams > 1 else "words"
             found = compared(f"vocabulary of {name}", learned(texts, kind), options.rows, min(options.repeats, 3))
             result["vocabulary"][name] = found
-    result |= {
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": versions("tensorflow", "keras", "numpy"),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    write_json(RESULTS, result)
-    print(json.dumps({kind: found["ratio"] for kind, found in result["vectorisation"].items()}))
+    keep("texts", result, "tensorflow", "keras", "numpy")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,12 +27,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.keeping import keep
 from headrace import Feature, Pipeline, Source, Train, Variant, Windows
-from headrace.artifacts import Artifact, close, write_json
-from headrace.fingerprints import versions
+from headrace.artifacts import Artifact, close
 from headrace.jobs import Job
-
-RESULTS = Path(__file__).parent / "results" / "training.json"
 
 
 @dataclass(frozen=True)
@@ -361,17 +358,10 @@ def main() -> None:
     if options.child:
         child(options.cases[0], options.child, options.records, options.feed, options.times)
         return
-    results = {name: compare(name, options.repeats, options.feed) for name in options.cases or CASES}
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    found = {
-        **kept,
-        **{f"{name}, {options.feed}": result for name, result in results.items()},
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": versions("tensorflow", "keras", "numpy"),
-        "date": time.strftime("%Y-%m-%d"),
+    results = {
+        f"{name}, {options.feed}": compare(name, options.repeats, options.feed) for name in options.cases or CASES
     }
-    write_json(RESULTS, found)
-    print(json.dumps(results, indent=1, ensure_ascii=False))
+    keep("training", results, "tensorflow", "keras", "numpy", beside=True)
 
 
 if __name__ == "__main__":

@@ -11,9 +11,6 @@ Run: python -m benchmarks.windows [--windows 20000] [--repeats 3]
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import platform
 import statistics
 import tempfile
 import time
@@ -22,11 +19,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from benchmarks.keeping import keep
 from headrace import Feature, Records, Windows
-from headrace.artifacts import write_json
-from headrace.fingerprints import versions
 
-RESULTS = Path(__file__).parent / "results" / "windows.json"
 WINDOWS = Windows(length=120, every=6, ahead=24)
 ROW = {"weather": Feature(shape=(14,)), "temperature": Feature(shape=(1,), role="target")}
 BATCH = 256
@@ -129,13 +124,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = measured(Path(folder), options.windows, options.repeats)
-    found |= {
-        "machine": {"cores": os.cpu_count(), "python": platform.python_version()},
-        "versions": versions("tensorflow", "keras", "numpy"),
-        "date": time.strftime("%Y-%m-%d"),
-    }
-    write_json(RESULTS, found)
-    print(json.dumps(found, indent=1))
+    keep("windows", found, "tensorflow", "keras", "numpy")
 
 
 if __name__ == "__main__":
