@@ -133,9 +133,10 @@ def on_squeezenet(
 ) -> keras.Model:
     """What SqueezeNet sees at a sixteenth to a half of the size, brought up again step by step.
 
-    Of 1,406,499 parameters 684,003 are trained where SqueezeNet's are as ImageNet has made them. At each step what it
+    Of 1,408,419 parameters 685,923 are trained where SqueezeNet's are as ImageNet has made them. At each step what it
     sees at this size is laid beside what came from below (Ronneberger et al. 2015, U-Net): where something begins is
-    known from the larger maps, what it is from the smaller ones.
+    known from the larger maps, what it is from the smaller ones. What it sees are numbers of hundreds, of another size
+    in each map; they are normalised at each place, without which some seeds hardly learn at first.
 
     Args:
         inputs: As for `model`; both sides 32 or more.
@@ -153,7 +154,8 @@ def on_squeezenet(
     seen = [whole.get_layer(name).output for name in ("conv1", "fire3_concat", "fire5_concat", "fire9_concat")]
     given = keras.Input(shape, dtype="uint8", name="image")
     pixels = prepared("squeezenet", keras.ops.cast(given, "float32"))
-    *larger, x = keras.Model(whole.inputs, seen, name="squeezenet")(pixels)
+    maps = keras.Model(whole.inputs, seen, name="squeezenet")(pixels)
+    *larger, x = [keras.layers.LayerNormalization()(map_) for map_ in maps]
 
     def convolved(x: Any, count: int) -> Any:
         return keras.layers.Conv2D(count, 3, padding="same", activation="relu")(x)
