@@ -5,7 +5,8 @@ The stage `preprocess` as it is: JPEG files are read out of an archive, checked,
 which has begun and imported TensorFlow before the clock starts. The plain engine uses all processors of the machine.
 All of them make the same artifact, or the benchmark fails. The machine that asks reads and writes on the processors
 that the workers share: on two cores two workers are twice as fast as one only where that is little beside their work,
-as it is with photographs of 2,400 pixels. With those of 500, as in the competition, it is a third of it.
+as it is with photographs of 2,400 pixels. With those of 500, as in the competition, it is a third of it. And two cores
+are not two machines: two processes that have nothing to do with each other are measured beside it.
 
 Beside it, what is needed to reckon with more workers (docs/scale.md): seconds of a part on which nothing is done, empty
 and with as many bytes as a part holds there and back; of merging the summary of a chunk; and, in seconds of processors,
@@ -19,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import os
 import pickle
 import statistics
@@ -26,13 +28,19 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.keeping import keep
 from headrace.artifacts import Artifact, close, write_json
 from headrace.errors import HeadraceError
+from headrace.placing.dividing import PROCESSORS
+
+if TYPE_CHECKING:
+    from headrace.recording import Portion, Recorder
 
 NAME = "cats_vs_dogs_small.zip"
 WORKERS = (1, 2)
@@ -86,9 +94,9 @@ def prepared(raw: Artifact, given: Any) -> tuple[float, str]:
     before = os.environ.get("HEADRACE_HOME")
     with tempfile.TemporaryDirectory() as home:
         os.environ["HEADRACE_HOME"] = home
-        begun = time.perf_counter()
+        begun = perf_counter()
         made = preprocess(given, raw)
-        seconds = time.perf_counter() - begun
+        seconds = perf_counter() - begun
     os.environ.pop("HEADRACE_HOME")
     if before:
         os.environ["HEADRACE_HOME"] = before
@@ -156,35 +164,83 @@ def overhead() -> dict[str, float]:
     from headrace.placing.dividing import PART, divided
 
     def drained(pieces: Iterable[Any]) -> float:
-        return timed(lambda: sum(1 for _ in divided(untouched, pieces, whole)), time.perf_counter)
+        return timed(lambda: sum(1 for _ in divided(untouched, pieces, whole)), perf_counter)
 
     drained(range(20))
     full = (np.full(PART, k, np.uint8) for k in range(FULL))
     return {"an empty part": drained(range(EMPTY)) / EMPTY, "a full part": drained(full) / FULL}
 
 
-def alone(raw: Artifact, given: Any) -> dict[str, float]:
-    """What the machine that asks does by itself, and what it has done: seconds of processors, bytes."""
-    from headrace.describing.summaries import Summary, _chunks, _summaries, summarise
-    from headrace.preprocessing import _layout, raw_batches
+def recording(given: Any, batches: list[Any]) -> tuple[Recorder, list[Portion]]:
+    """What makes records of raw examples, and the pieces of these."""
+    from headrace.describing.summaries import summarise
+    from headrace.preprocessing import _layout
     from headrace.recording import Recorder, portions
+
+    recorder = Recorder(given, given.origin.features, summarise(batches, given.origin.features), None)
+    recorder.layout = _layout(given, recorder)
+    return recorder, list(portions("train", batches, recorder.layout))
+
+
+@contextmanager
+def pair(given: Any, batches: list[Any]) -> Iterator[Callable[[], float]]:
+    """Two processes with one thread each that share nothing but the machine.
+
+    Yields:
+        Measures how many times as much they get done at once as one of them by itself: what two workers could reach.
+    """
+    recorder, pieces = recording(given, batches)
+    some = pieces[: max(len(pieces) // 4, 1)]
+    with ExitStack() as stack:
+        # Each has its own pool, or one of them might take what both should do.
+        pools = [
+            stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), kept, (recorder, some)))
+            for _ in range(2)
+        ]
+
+        def seconds(asked: list[ProcessPoolExecutor]) -> float:
+            return timed(lambda: [answer.result() for answer in [pool.submit(again) for pool in asked]], perf_counter)
+
+        before = dict(os.environ)
+        os.environ.update(dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", PROCESSORS), "1"))
+        seconds(pools)
+        os.environ.clear()
+        os.environ.update(before)
+        yield lambda: 2 * seconds(pools[:1]) / seconds(pools)
+
+
+_kept: list[Any] = []
+
+
+def kept(*things: Any) -> None:
+    """Keep what a process is to work on again and again."""
+    _kept.extend(things)
+
+
+def again() -> int:
+    """Make records of the pieces that were kept."""
+    recorder, pieces = _kept
+    return sum(map(len, recorder(pieces)))
+
+
+def alone(raw: Artifact, given: Any, batches: list[Any]) -> dict[str, float]:
+    """What the machine that asks does by itself, and what it has done: seconds of processors, bytes."""
+    from headrace.describing.summaries import Summary, _chunks, _summaries
+    from headrace.preprocessing import raw_batches
     from headrace.records.writing import store
 
     features = given.origin.features
-    batches: list[Any] = []
     reading = timed(lambda: batches.extend(raw_batches(given, raw.path, "train")))
     rows = sum(batch.num_rows for batch in batches)
     found = list(_summaries(features, None, _chunks(batches, list(features))))
-    kept = Summary(features)
+    merged = Summary(features)
 
     def merge() -> None:
         for one in found:
-            kept.merge(one)
+            merged.merge(one)
 
     merging = timed(merge)
-    recorder = Recorder(given, features, summarise(batches, features), None)
-    recorder.layout = _layout(given, recorder)
-    pieces = list(portions("train", batches, recorder.layout))
+    recorder, pieces = recording(given, batches)
     packing = timed(lambda: [pickle.dumps(piece, 5, buffer_callback=lambda _: None) for piece in pieces])
     some = pieces[: max(len(pieces) // 4, 1)]
     records: list[Any] = []
@@ -230,13 +286,19 @@ def main() -> None:
             digests.add(digest)
             print(f"{side:<10} {examples / seconds:8,.0f} photographs/s", flush=True)
 
-        steps = alone(raw, given)
-        for _ in range(repeats):
-            measure("plain")
-            for count in WORKERS:
-                with workers(count):
-                    measure(f"{count} workers")
-                    steps |= overhead() if count == 1 else {}
+        batches: list[Any] = []
+        steps = alone(raw, given, batches)
+        apart: list[float] = []
+        with pair(given, batches) as at_once:
+            batches.clear()
+            for _ in range(repeats):
+                measure("plain")
+                for count in WORKERS:
+                    with workers(count):
+                        measure(f"{count} workers")
+                        steps |= overhead() if count == 1 else {}
+                apart.append(round(at_once(), 2))
+                print(f"two processes without a cluster get {apart[-1]} times as much done as one", flush=True)
     if len(digests) > 1:
         raise HeadraceError("The sides made different records.", expected="one digest", received=sorted(digests))
     one, two = (found[f"{count} workers"] for count in WORKERS)
@@ -246,6 +308,7 @@ def main() -> None:
         "seconds": {side: [round(seconds, 2) for seconds in runs] for side, runs in found.items()},
         "photographs per second": {side: round(examples / statistics.median(runs)) for side, runs in found.items()},
         "2 workers against 1": {"median": statistics.median(ratios), "all": ratios, "at least": AT_LEAST},
+        "2 processes without a cluster against 1": {"median": statistics.median(apart), "all": apart},
         "steps": {name: float(f"{value:.3g}") for name, value in steps.items()},
     }
     if options.short:

@@ -135,8 +135,8 @@ def on_squeezenet(
 
     Of 1,408,419 parameters 685,923 are trained where SqueezeNet's are as ImageNet has made them. At each step what it
     sees at this size is laid beside what came from below (Ronneberger et al. 2015, U-Net): where something begins is
-    known from the larger maps, what it is from the smaller ones. What it sees are numbers of hundreds, of another size
-    in each map; they are normalised at each place, without which some seeds hardly learn at first.
+    known from the larger maps, what it is from the smaller ones. What it sees reaches from 0 to a thousand, and is
+    normalised at each place, without which some seeds hardly learn at first.
 
     Args:
         inputs: As for `model`; both sides 32 or more.

@@ -216,7 +216,7 @@ def _of_bytes(kind: pa.DataType) -> bool:
 
 PORTION = 2**24
 """Bytes of decoded examples that are worked on at once, for each core."""
-READ = 2**20
+READ = 2**19
 """Bytes of texts and files that are worked on at once, for each core."""
 _BYTES = {"float32": 4, "int64": 8, "uint8": 1, "string": 64}
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from headrace.artifacts import Artifact, close, write_json
 from headrace.jobs import Job
+from headrace.placing import dividing
 from headrace.ragged import Ragged
 from headrace.readers.batches import batches
 from headrace.spec import Column, Feature
@@ -22,6 +24,12 @@ def artifact(folder: Path, node: str, **files: Any) -> Artifact:
         write_json(folder / f"{name}.json", value)
     facts = {"node": node, "made": "2020-01-01T00:00:00Z", "ingredients": {"versions": {}}}
     return Artifact(folder, close(folder, facts)["digest"], node)
+
+
+def parts_of(size: int, patch: pytest.MonkeyPatch) -> None:
+    """Have data of more bytes than that cut into parts of as many."""
+    for limit in ("FEW", "FIRST", "PART"):
+        patch.setattr(dividing, limit, size)
 
 
 def twin(job: Job, folder: Path) -> Artifact:

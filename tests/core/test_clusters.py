@@ -22,7 +22,7 @@ from headrace.describing import summaries
 from headrace.describing.summaries import summarise
 from headrace.errors import ConfigError, SystemTrouble
 from headrace.jobs import Job, resolve
-from headrace.placing import clusters, dividing
+from headrace.placing import clusters
 from headrace.placing.clusters import _room, nodes
 from headrace.placing.dividing import divided
 from headrace.placing.spreading import Share, at_once
@@ -30,6 +30,7 @@ from headrace.readers.batches import batches
 from headrace.stages import Room, stage
 from tests.core.conftest import Result
 from tests.core.kinds import EVERY, everything
+from tests.core.making import parts_of
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORTABLE = os.pathsep.join(map(str, (ROOT / "src", ROOT)))
@@ -205,7 +206,7 @@ PREPARED = {"house_prices": 5_000, "cats_vs_dogs": 500_000, "imdb_reviews": 20_0
 
 def few_examples(patch: pytest.MonkeyPatch) -> None:
     """Make parts of a few examples."""
-    patch.setattr(dividing, "PART", 1)
+    parts_of(1, patch)
     patch.setattr(recording, "PORTION", 5_000)
     patch.setattr(recording, "READ", 5_000)
     patch.setattr(summaries, "ROWS", 20)
@@ -219,10 +220,10 @@ def prepared(home: Path, raw: dict[str, Artifact], patch: pytest.MonkeyPatch) ->
         raw.setdefault(name, Stages.plain().download(jobs[name]))
     made = {}
     for name, size in PREPARED.items():
-        patch.setattr(dividing, "PART", size)
+        parts_of(size, patch)
         made[name] = Stages.plain().preprocess(jobs[name], raw[name])
     assert {one.state for one in made.values()} == {"run"}
-    patch.setattr(dividing, "PART", 1)
+    parts_of(1, patch)
     statistics = summarise(batches(everything(200), 7), EVERY)
     return {**{name: one.digest for name, one in made.items()}, "statistics": statistics.to_json()}
 

@@ -20,12 +20,12 @@ from headrace.describing.summaries import summarise
 from headrace.errors import DataError
 from headrace.jobs import Job
 from headrace.placing import dividing
-from headrace.placing.dividing import divided, helped_by, in_threads, in_turn, parts, processors
+from headrace.placing.dividing import Parts, divided, helped_by, in_threads, in_turn, processors
 from headrace.preprocessing import preprocess
 from headrace.readers.batches import batches
 from headrace.recording import Portion, Recorder, portions
 from tests.core.kinds import EVERY, everything
-from tests.core.making import twin
+from tests.core.making import parts_of, twin
 
 
 def double(pieces: Iterable[int]) -> Iterator[int]:
@@ -38,13 +38,15 @@ class Far:
     def __init__(self) -> None:
         self.parts: list[int] = []
         """How many pieces each part had."""
+        self.seconds = 0.0
+        """What the work on a part is told to have taken."""
 
-    def __call__(self, work: dividing.Work, cut: Iterable[list[Any]]) -> Iterator[Iterable[Any]]:
+    def __call__(self, work: dividing.Work, cut: Iterable[list[Any]]) -> Iterator[tuple[Iterable[Any], float]]:
         theirs = pickle.loads(pickle.dumps(work))
         for part in cut:
             self.parts.append(len(part))
             made = list(theirs(pickle.loads(pickle.dumps(part))))
-            yield pickle.loads(pickle.dumps(made))
+            yield pickle.loads(pickle.dumps(made)), self.seconds
 
 
 @pytest.fixture
@@ -56,9 +58,26 @@ def far() -> Iterator[Far]:
 
 class TestParts:
     def test_end_with_the_piece_that_fills_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(dividing, "PART", 10)
-        assert list(parts([4, 4, 4, 20, 1, 1], int)) == [[4, 4, 4], [20], [1, 1]]
-        assert list(parts([], int)) == []
+        parts_of(10, monkeypatch)
+        assert list(Parts([4, 4, 4, 20, 1, 1], int)) == [[4, 4, 4], [20], [1, 1]]
+        assert list(Parts([], int)) == []
+
+    def test_become_as_large_as_the_work_on_them_is_quick_and_never_larger_than_fits(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dividing, "FIRST", 4)
+        monkeypatch.setattr(dividing, "PART", 20)
+        monkeypatch.setattr(dividing, "SECONDS", 1.0)
+        cut = Parts(range(1000), lambda _: 1)
+        parts = iter(cut)
+
+        def following(seconds: float) -> int:
+            cut.took(seconds)
+            return len(next(parts))
+
+        # Two are under way at the same time: what is told of one holds for the part after the next.
+        assert [len(next(parts)), len(next(parts))] == [4, 4]
+        assert [following(seconds) for seconds in (0.5, 2.0, 0.8, 0.1, 0.0, 1e6)] == [8, 2, 10, 20, 20, 1]
 
 
 class TestInTurn:
@@ -98,7 +117,7 @@ class TestInTurn:
 class TestDividing:
     @pytest.fixture(autouse=True)
     def few(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(dividing, "PART", 3)
+        parts_of(3, monkeypatch)
 
     def test_is_left_alone_without_helpers(self) -> None:
         given: list[list[int]] = []
@@ -114,7 +133,13 @@ class TestDividing:
         assert list(divided(double, range(10), lambda _: 1)) == list(range(0, 20, 2))
         assert far.parts == [3, 3, 3, 1]
 
-    def test_sends_nothing_that_fits_into_one_part(self, far: Far) -> None:
+    def test_cuts_parts_by_the_time_that_those_before_took(self, far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dividing, "PART", 100)
+        far.seconds = dividing.SECONDS / 2
+        assert list(divided(double, range(40), lambda _: 1)) == list(range(0, 80, 2))
+        assert far.parts == [3, 6, 12, 19]
+
+    def test_sends_nothing_of_a_few_pieces(self, far: Far) -> None:
         assert list(divided(double, range(3), lambda _: 1)) == [0, 2, 4]
         assert list(divided(double, [], len)) == []
         assert far.parts == []
@@ -143,7 +168,7 @@ class TestData:
 
     @pytest.fixture(autouse=True)
     def small(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(dividing, "PART", 1)
+        parts_of(1, monkeypatch)
         monkeypatch.setattr(summaries, "ROWS", 20)
         monkeypatch.setattr(recording, "PORTION", 5_000)
 

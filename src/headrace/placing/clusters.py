@@ -16,6 +16,7 @@ import math
 import os
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -198,17 +199,17 @@ def _helpers(ray: ModuleType, share: Share) -> Helpers:
     remote = ray.remote(num_cpus=share.cpus, max_retries=RETRIES, runtime_env={"env_vars": alone})(_on_part)
     put = lru_cache(maxsize=1)(ray.put)
 
-    def helpers(work: Divided, parts: Iterable[list[Any]]) -> Iterator[Iterable[Any]]:
+    def helpers(work: Divided, parts: Iterable[list[Any]]) -> Iterator[tuple[Iterable[Any], float]]:
         # In a list, so that a worker gets the name of it only, and may have it already.
         known = [put(work)]
 
-        def submit(part: list[Any]) -> Callable[[], Iterable[Any]]:
+        def submit(part: list[Any]) -> Callable[[], tuple[Iterable[Any], float]]:
             reference = remote.remote(known, part)
 
-            def wait() -> Iterable[Any]:
+            def wait() -> tuple[Iterable[Any], float]:
                 with _told(ray, "a part of the data"):
                     answer = ray.get(reference)
-                return cast(Iterable[Any], _made(answer))
+                return cast(tuple[Iterable[Any], float], _made(answer))
 
             return wait
 
@@ -218,9 +219,11 @@ def _helpers(ray: ModuleType, share: Share) -> Helpers:
 
 
 def _on_part(known: list[Any], part: list[Any]) -> Answer:
-    """Do work on a part of the data."""
+    """Do work on a part of the data: its results, and how long it took."""
     try:
-        return list(_work(known[0])(part)), None
+        work = _work(known[0])
+        begun = time.perf_counter()
+        return (list(work(part)), time.perf_counter() - begun), None
     except HeadraceError as error:
         return None, error
 

@@ -21,12 +21,17 @@ Result = TypeVar("Result")
 
 Work = Callable[[Iterable[Any]], Iterable[Any]]
 """From the pieces of a stream to its results. With helpers it is pickled, once for all parts."""
-Helpers = Callable[[Work, Iterable[list[Any]]], Iterator[Iterable[Any]]]
-"""From work and the parts of a stream to the results of each part, in their order."""
+Helpers = Callable[[Work, Iterable[list[Any]]], Iterator[tuple[Iterable[Any], float]]]
+"""From work and the parts of a stream to the results of each part and the seconds that it took, in their order."""
 
+SECONDS = 1.0
+"""What the work on a part should take: long beside sending it, and so short that helpers end at about the same time."""
+FIRST = 2**20
+"""Bytes of the first parts, when nobody knows how long they take."""
+FEW = 2**23
+"""Bytes that are worked on where they are: that is done before a helper is ready, unless it takes very long."""
 PART = 64 * 2**20
-"""Bytes of pieces from which on a part is full. Large enough that sending it costs little beside the work on it, small
-enough that helpers end at about the same time, and that a few parts for each of them fit into memory."""
+"""Bytes from which on a part is full however little there is to do: a few of them for each helper fit into memory."""
 PROCESSORS = "HEADRACE_PROCESSORS"
 """Variable of the environment: how many processors may be used at once; default: those that the process is given."""
 
@@ -46,7 +51,7 @@ def helped_by(helpers: Helpers) -> Iterator[None]:
 def divided(
     work: Callable[[Iterable[Piece]], Iterable[Result]], pieces: Iterable[Piece], size: Callable[[Piece], int]
 ) -> Iterator[Result]:
-    """Do work on a stream: by the helpers of the context, if there are any and more than one part of it; else here.
+    """Do work on a stream: by the helpers of the context, if there are any and more than a few pieces; else here.
 
     Args:
         work: What to do.
@@ -61,29 +66,57 @@ def divided(
         yield from work(pieces)
         return
     trouble: list[Exception] = []
-    cut = parts(until_trouble(trouble, pieces), size)
-    first = list(itertools.islice(cut, 2))
-    if len(first) < 2:
-        # It would be done before a helper is ready.
-        yield from work(itertools.chain.from_iterable(first))
+    stream = until_trouble(trouble, pieces)
+    few, held, enough = list[Piece](), 0, False
+    for piece in stream:
+        few.append(piece)
+        held += size(piece)
+        if enough := held > FEW and len(few) > 1:
+            break
+    if not enough:
+        yield from work(few)
     else:
-        yield from itertools.chain.from_iterable(helpers(work, itertools.chain(first, cut)))
+        parts = Parts(itertools.chain(few, stream), size)
+        for results, seconds in helpers(work, parts):
+            parts.took(seconds)
+            yield from results
     if trouble:
         raise trouble[0]
 
 
-def parts(pieces: Iterable[Piece], size: Callable[[Piece], int]) -> Iterator[list[Piece]]:
-    """Pieces in lists of `PART` bytes and up to one piece more."""
-    part: list[Piece] = []
-    held = 0
-    for piece in pieces:
-        part.append(piece)
-        held += size(piece)
-        if held >= PART:
+class Parts:
+    """Pieces in lists of `FIRST` bytes, then of as many as are worked on in `SECONDS`; and up to one piece more.
+
+    A photograph of which a network makes features takes a hundred times as long as one that is only decoded.
+
+    Args:
+        pieces: What is cut.
+        size: Of a piece, in bytes.
+    """
+
+    def __init__(self, pieces: Iterable[Piece], size: Callable[[Piece], int]) -> None:
+        self._pieces, self._size = pieces, size
+        self._full: float = FIRST
+        self._under_way: deque[int] = deque()
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        part: list[Any] = []
+        held = 0
+        for piece in self._pieces:
+            part.append(piece)
+            held += self._size(piece)
+            if held >= self._full:
+                self._under_way.append(held)
+                yield part
+                part, held = [], 0
+        if part:
+            self._under_way.append(held)
             yield part
-            part, held = [], 0
-    if part:
-        yield part
+
+    def took(self, seconds: float) -> None:
+        """How long the work on a part was: the first of those of which it was not told yet."""
+        held = self._under_way.popleft()
+        self._full = min(PART, held * SECONDS / seconds) if seconds else PART
 
 
 def until_trouble(trouble: list[Exception], pieces: Iterable[Piece]) -> Iterator[Piece]:

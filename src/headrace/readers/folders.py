@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, partial
 from pathlib import Path
+from posixpath import splitext
 from typing import Any
 
 import numpy as np
@@ -195,7 +196,7 @@ def _paths(places: Places, endings: Sequence[str] | None) -> Iterator[tuple[int,
     for number, place in enumerate(_list(places)):
         for path in _names(place):
             hidden = any(part.startswith(".") for part in path.split("/"))
-            if not hidden and (endings is None or Path(path).suffix.lower() in endings):
+            if not hidden and (endings is None or splitext(path)[1].lower() in endings):
                 yield number, path
 
 

@@ -303,9 +303,15 @@ def image_fault(file: bytes) -> tuple[str, str]:
     return (f"{kind}, {colours}", "") if _WHOLE[kind](file) else ("", "is an image cut short")
 
 
-_WHOLE: dict[str, Callable[[bytes], bool]] = {
+def _jpeg_is_whole(file: bytes) -> bool:
     # Within the data of a scan the two marks don't occur: the last scan must be followed by the end of the image.
-    "JPEG": lambda file: file.rfind(b"\xff\xd9") > file.rfind(b"\xff\xda"),
+    # Looked for from behind, the end is found at once, and with it that no scan begins after it.
+    end = file.rfind(b"\xff\xd9")
+    return end >= 0 and file.find(b"\xff\xda", end) < 0 and b"\xff\xda" in file
+
+
+_WHOLE: dict[str, Callable[[bytes], bool]] = {
+    "JPEG": _jpeg_is_whole,
     "PNG": lambda file: b"IEND" in file,
     "GIF": lambda file: file.rstrip(b"\0").endswith(b";"),
     "BMP": lambda file: len(file) >= int.from_bytes(file[2:6], "little"),
