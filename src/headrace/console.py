@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import logging
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from contextvars import ContextVar
-from functools import cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -27,20 +27,50 @@ Meter = Callable[[str, float | None], AbstractContextManager[Advance]]
 @contextlib.contextmanager
 def terminal(title: str, total: float | None) -> Iterator[Advance]:
     """A progress bar on standard error."""
+    with _bars.shown() as bars:
+        task = bars.add_task(title, total=total, words="")
+        try:
+            yield lambda done, words: bars.update(task, completed=done, words=words)
+        finally:
+            bars.remove_task(task)
+
+
+class _Bars:
+    """One display of all bars, each below those that began before it, in whatever order and thread they end."""
+
+    def __init__(self) -> None:
+        self._shown: Progress | None = None
+        self._users = 0
+        self._one_at_a_time = threading.Lock()
+
+    @contextlib.contextmanager
+    def shown(self) -> Iterator[Progress]:
+        """The display, which is there as long as somebody has a bar in it."""
+        with self._one_at_a_time:
+            if not self._shown:
+                self._shown = _display()
+                self._shown.start()
+            self._users += 1
+            shown = self._shown
+        try:
+            yield shown
+        finally:
+            with self._one_at_a_time:
+                self._users -= 1
+                if not self._users:
+                    shown.stop()
+                    self._shown = None
+
+
+def _display() -> Progress:
+    from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[words]}"), console=_console(), transient=True) as bar:
-        task = bar.add_task(title, total=total, words="")
-        yield lambda done, words: bar.update(task, completed=done, words=words)
+    return Progress(*columns, TextColumn("{task.fields[words]}"), console=Console(stderr=True), transient=True)
 
 
-@cache
-def _console() -> Console:
-    """One for all bars, so that the bar of a training stands below that of the study it belongs to."""
-    from rich.console import Console
-
-    return Console(stderr=True)
+_bars = _Bars()
 
 
 @contextlib.contextmanager

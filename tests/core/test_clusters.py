@@ -18,6 +18,7 @@ import pytest
 from headrace import chain, recording
 from headrace.artifacts import Artifact, home, write_json
 from headrace.chain import Stages
+from headrace.console import shown_by
 from headrace.describing import summaries
 from headrace.describing.summaries import summarise
 from headrace.errors import ConfigError, SystemTrouble
@@ -31,6 +32,7 @@ from headrace.stages import Room, stage
 from tests.core.conftest import Result
 from tests.core.kinds import EVERY, everything
 from tests.core.making import parts_of
+from tests.core.test_spreading import answering, tell
 
 ROOT = Path(__file__).resolve().parents[2]
 IMPORTABLE = os.pathsep.join(map(str, (ROOT / "src", ROOT)))
@@ -100,6 +102,12 @@ class TestNodes:
         assert limit == 2
         assert made.json("count.json")["pid"] != os.getpid()
         assert (made.state, again.state, made.digest) == ("run", "skipped", again.digest)
+
+    def test_show_their_progress_where_they_were_asked_while_they_work(self, tmp_path: Path) -> None:
+        told: list[str] = []
+        with shown_by(answering(tmp_path / "seen", told)), nodes(None, Share()) as (elsewhere, _):
+            elsewhere(tell)(JOB, words=str(tmp_path / "seen"))
+        assert told == ["seed 0: 1 of 2 half", "seed 0 ended"]
 
     def test_give_errors_back_as_they_are(self) -> None:
         with nodes(None, Share()) as (elsewhere, _), pytest.raises(ConfigError, match="ask for something else"):

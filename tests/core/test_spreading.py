@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
 
 import pytest
 
 from headrace.artifacts import Artifact
+from headrace.console import Advance, Meter, progress, shown_by
 from headrace.errors import ConfigError, SystemTrouble
 from headrace.jobs import Job, resolve
 from headrace.placing.spreading import at_once, workers
@@ -31,7 +34,33 @@ def tell(job: Job, room: Room, *, words: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     if words == "refuse":
         raise ConfigError("Refused.", remedy="ask for something else")
+    if words.startswith("/"):
+        with progress(f"seed {job.seed}", 2) as advance:
+            advance(1, "half")
+            wait_for(Path(words))
     (room.output / "process").write_text(f"{os.getpid()} {words}")
+
+
+def answering(seen: Path, told: list[str]) -> Meter:
+    """A meter by which a stage learns that its progress was seen: a file appears."""
+
+    @contextlib.contextmanager
+    def meter(title: str, total: float | None) -> Iterator[Advance]:
+        def advance(done: float, words: str) -> None:
+            told.append(f"{title}: {done} of {total} {words}")
+            seen.touch()
+
+        yield advance
+        told.append(f"{title} ended")
+
+    return meter
+
+
+def wait_for(path: Path) -> None:
+    until = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < until, f"{path} did not appear"
+        time.sleep(0.01)
 
 
 class TestThreads:
@@ -82,6 +111,12 @@ class TestWorkers:
         assert tell(job, words="hello").state == "skipped"
         with pytest.raises(ProcessLookupError):
             os.kill(int(process), 0)
+
+    def test_show_their_progress_where_they_were_asked_while_they_work(self, tmp_path: Path) -> None:
+        told: list[str] = []
+        with shown_by(answering(tmp_path / "seen", told)), workers(2) as elsewhere:
+            elsewhere(tell)(resolve("house_prices"), words=str(tmp_path / "seen"))
+        assert told == ["seed 0: 1 of 2 half", "seed 0 ended"]
 
     def test_pass_errors_on_and_tell_of_a_death(self) -> None:
         with workers(2) as elsewhere, pytest.raises(ConfigError, match="ask for something else"):

@@ -16,18 +16,30 @@ import math
 import os
 import socket
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, cast
 
 from headrace import projects
 from headrace.artifacts import Artifact, home, home_url
+from headrace.console import shown_by
 from headrace.errors import ConfigError, Deserted, HeadraceError, SystemTrouble
 from headrace.placing.dividing import PROCESSORS, Helpers, helped_by, in_turn
 from headrace.placing.dividing import Work as Divided
-from headrace.placing.spreading import Elsewhere, Share, Work, begin, carry_out, elsewhere
+from headrace.placing.spreading import (
+    LISTEN_SECONDS,
+    PROGRESS_SECONDS,
+    Elsewhere,
+    Share,
+    Work,
+    begin,
+    carry_out,
+    elsewhere,
+)
+from headrace.placing.telling import Exchange, Teller, Told
 from headrace.stages import artifacts_of
 from headrace.storing.depots import at_hand
 
@@ -42,6 +54,8 @@ PARTS = 2
 """Parts of the data that are sent out for each that can be worked on: one is there when another is done."""
 HANDED_ON = ("HEADRACE_", "TF_", "KERAS_", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
 """Variables of the environment that hold on the nodes, too; credentials are not among them."""
+JOIN_SECONDS = 5.0
+"""How long is waited for what shows progress, when all is over."""
 OWN = "HEADRACE_SCRATCH"
 """The one that each node has of its own."""
 
@@ -70,14 +84,16 @@ def nodes(limit: int | None, share: Share) -> Iterator[tuple[Elsewhere, int]]:
     try:
         room = _room(ray, share)
         remote = ray.remote(num_cpus=share.cpus, num_gpus=share.gpus, max_retries=RETRIES)(_on_node)
+        told = ray.util.queue.Queue(actor_options={"num_cpus": 0})
 
         def submit(work: Work) -> Artifact:
-            with _told(ray, work.node):
+            with _told(ray, work.node), exchange.line() as line:
                 several = share.workers > 1 and work.name == "train"
-                answer = _together(ray, share, work) if several else ray.get(remote.remote(work))
+                say = partial(_say, told, line)
+                answer = _together(ray, share, work, say) if several else ray.get(remote.remote(work, say))
             return cast(Artifact, at_hand(_made(answer)))
 
-        with helped_by(_helpers(ray, share)):
+        with _listening(told) as exchange, helped_by(_helpers(ray, share)):
             yield (lambda stage: elsewhere(stage, submit)), min(limit or room, room)
     finally:
         # Ends what is still going on, also after Ctrl-C; checkpoints are there for the next attempt.
@@ -89,6 +105,7 @@ def _ray() -> ModuleType:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
+        import ray.util.queue
     except ImportError as error:
         raise SystemTrouble(
             "Ray is not installed here.",
@@ -138,6 +155,7 @@ def _room(ray: ModuleType, share: Share) -> int:
     return processes // share.workers
 
 
+Say = Callable[[Told], None]
 Answer = tuple[Any, HeadraceError | None]
 """What was made, or why it could not be; an error of ours is an answer, for Ray would wrap it."""
 
@@ -165,7 +183,39 @@ def _told(ray: ModuleType, what: str) -> Iterator[None]:
         ) from lost
 
 
-def _on_node(work: Work, own: str | None = None) -> Answer:
+@contextlib.contextmanager
+def _listening(told: Any) -> Iterator[Exchange]:
+    """What shows the progress that nodes put into a queue."""
+    exchange = Exchange()
+    over = threading.Event()
+
+    def listen() -> None:
+        while not over.is_set():
+            try:
+                messages = told.get_nowait_batch(told.size())
+            except Exception:
+                # The cluster is gone, or the queue: what that means for the work, the work tells.
+                return
+            for message in messages:
+                exchange.hear(*message)
+            over.wait(LISTEN_SECONDS)
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield exchange
+    finally:
+        over.set()
+        thread.join(JOIN_SECONDS)
+
+
+def _say(told: Any, line: int, message: Told) -> None:
+    """Tell progress from a node; a training goes on where nobody hears of it."""
+    with contextlib.suppress(Exception):
+        told.actor.put_nowait.remote((line, message))
+
+
+def _on_node(work: Work, say: Say, own: str | None = None) -> Answer:
     """Carry a stage out on a node, in a home of its own if one is named."""
     begin()
     try:
@@ -179,7 +229,8 @@ def _on_node(work: Work, own: str | None = None) -> Answer:
                 expected=f"{missing[0].path}, as on the machine that asked",
                 remedy="set HEADRACE_HOME to a folder that all nodes share under one path, or to an object store",
             )
-        return carry_out(work), None
+        with shown_by(Teller(say, PROGRESS_SECONDS)):
+            return carry_out(work), None
     except HeadraceError as error:
         return None, error
 
@@ -251,18 +302,18 @@ class _Member:
             free.bind(("", 0))
             return f"{ray.util.get_node_ip_address()}:{free.getsockname()[1]}"
 
-    def carry_out(self, work: Work, number: int, addresses: list[str]) -> Answer:
+    def carry_out(self, work: Work, say: Say, number: int, addresses: list[str]) -> Answer:
         """Train as one of several; the first one's artifact is the result, the others' copies are thrown away."""
         os.environ["TF_CONFIG"] = json.dumps(
             {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": number}}
         )
         if number == 0:
-            return _on_node(work)
+            return _on_node(work, say)
         with tempfile.TemporaryDirectory() as own:
-            return _on_node(work, own)
+            return _on_node(work, lambda _: None, own)
 
 
-def _together(ray: ModuleType, share: Share, work: Work) -> Answer:
+def _together(ray: ModuleType, share: Share, work: Work, say: Say) -> Answer:
     """Train on several workers; where one of them is lost, all begin again, from the first one's last checkpoint."""
     bundle = {name: amount for name, amount in (("CPU", share.cpus), ("GPU", share.gpus)) if amount}
     for _ in range(RETRIES):
@@ -273,7 +324,7 @@ def _together(ray: ModuleType, share: Share, work: Work) -> Answer:
         members = [member.remote() for _ in range(share.workers)]
         try:
             addresses = ray.get([each.address.remote() for each in members])
-            return _first(ray, [each.carry_out.remote(work, k, addresses) for k, each in enumerate(members)])
+            return _first(ray, [each.carry_out.remote(work, say, k, addresses) for k, each in enumerate(members)])
         except (ray.exceptions.RayActorError, Deserted) as lost:
             log.warning("%s: a worker was lost, all begin again: %s", work.node, str(lost).splitlines()[0])
         finally:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import faulthandler
 import importlib
-import itertools
 import json
 import logging
 import multiprocessing
@@ -21,10 +20,8 @@ import signal
 import sys
 import tempfile
 import threading
-import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -32,9 +29,10 @@ from typing import TYPE_CHECKING, Any
 
 from headrace import errors
 from headrace.artifacts import Artifact, system_errors, write_json
-from headrace.console import Advance, progress, shown_by
+from headrace.console import shown_by
 from headrace.errors import ConfigError, HeadraceError, StageFailed
 from headrace.jobs import Job
+from headrace.placing.telling import Listener, Teller, Told
 from headrace.spec import Spec
 
 if TYPE_CHECKING:
@@ -45,15 +43,12 @@ log = logging.getLogger(__name__)
 VARIABLE = "HEADRACE_ISOLATE"
 PRELOADED = ("tensorflow", "keras", "headrace.placing.isolating")
 PROGRESS_SECONDS = 0.1
-"""Progress is told at most so often: a step of a small model takes microseconds."""
+"""How often progress is told at most."""
 LOOK_SECONDS = 0.5
 """How often the memory of a child is looked at."""
 
 _UNKNOWN = 255
 """The exit code of a child whose fork server has died, though the child may live."""
-
-Told = dict[str, Any]
-"""What a child says, as one line of JSON; `says` is its kind."""
 
 
 def method() -> str | None:
@@ -170,8 +165,7 @@ def _heard(child: Any, answers: Connection) -> tuple[Told | None, int]:
     """
     last: Told | None = None
     peak = 0
-    meters: dict[int, tuple[ExitStack, Advance]] = {}
-    with ExitStack() as all_meters:
+    with contextlib.closing(Listener()) as listener:
         while True:
             ready = wait([answers, child.sentinel], LOOK_SECONDS)
             peak = max(peak, _peak(child.pid))
@@ -184,21 +178,13 @@ def _heard(child: Any, answers: Connection) -> tuple[Told | None, int]:
                 told = json.loads(answers.recv_bytes())
             except (EOFError, ConnectionError):
                 return last, peak
-            match told["says"]:
-                case "log":
-                    record = logging.makeLogRecord(told["record"])
-                    logger = logging.getLogger(record.name)
-                    if logger.isEnabledFor(record.levelno):
-                        logger.handle(record)
-                case "begins":
-                    meter = all_meters.enter_context(ExitStack())
-                    meters[told["meter"]] = (meter, meter.enter_context(progress(told["title"], told["total"])))
-                case "advances":
-                    meters[told["meter"]][1](told["done"], told["words"])
-                case "ends":
-                    meters.pop(told["meter"])[0].close()
-                case _:
-                    last = told
+            if told["says"] == "log":
+                record = logging.makeLogRecord(told["record"])
+                logger = logging.getLogger(record.name)
+                if logger.isEnabledFor(record.levelno):
+                    logger.handle(record)
+            elif not listener.hear(told):
+                last = told
 
 
 def _peak(pid: int) -> int:
@@ -308,7 +294,7 @@ def _serve(path: str, answers: Connection, environment: dict[str, str], level: i
     asked = json.loads(Path(path).read_text())
     try:
         stage, job = _named(asked["stage"]), Job.model_validate(asked["job"])
-        with shown_by(speak.meter):
+        with shown_by(Teller(lambda told: speak.say(**told), PROGRESS_SECONDS)):
             made: Artifact = stage(job, *_whole(asked["args"]), **_whole(asked["kwargs"]))
     except Exception as error:
         ours = next((kind.__name__ for kind in type(error).__mro__ if vars(errors).get(kind.__name__) is kind), None)
@@ -348,12 +334,11 @@ class _Voice(logging.Handler):
     def __init__(self, answers: Connection) -> None:
         super().__init__()
         self._answers = answers
-        self._numbers = itertools.count()
         self._one_at_a_time = threading.Lock()
 
-    def say(self, what: str, **more: Any) -> None:
+    def say(self, says: str, **more: Any) -> None:
         """Say one thing."""
-        line = json.dumps({"says": what, **more}, default=float).encode()
+        line = json.dumps({"says": says, **more}, default=float).encode()
         with self._one_at_a_time:
             self._answers.send_bytes(line)
 
@@ -365,26 +350,3 @@ class _Voice(logging.Handler):
             self.say("log", record={**fields, "msg": self.format(record), "process": record.process})
         except OSError:
             self.handleError(record)
-
-    @contextlib.contextmanager
-    def meter(self, title: str, total: float | None) -> Iterator[Advance]:
-        """Show progress where the caller shows it (`console.Meter`)."""
-        number = next(self._numbers)
-        last, unsaid = 0.0, None
-
-        def advance(done: float, words: str) -> None:
-            nonlocal last, unsaid
-            now = time.monotonic()
-            if now - last < PROGRESS_SECONDS:
-                unsaid = (done, words)
-                return
-            last, unsaid = now, None
-            self.say("advances", meter=number, done=done, words=words)
-
-        self.say("begins", meter=number, title=title, total=total)
-        try:
-            yield advance
-        finally:
-            if unsaid:
-                self.say("advances", meter=number, done=unsaid[0], words=unsaid[1])
-            self.say("ends", meter=number)

@@ -12,20 +12,29 @@ import importlib
 import logging
 import multiprocessing
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
+from multiprocessing.connection import Connection
 from typing import Any, TypeVar, cast
 
 from headrace.artifacts import Artifact
+from headrace.console import shown_by
 from headrace.errors import SystemTrouble
 from headrace.jobs import Job
 from headrace.placing.isolating import end_with_caller
+from headrace.placing.telling import Exchange, Teller, Told
 from headrace.stages import Call
 from headrace.storing.depots import at_hand
+
+PROGRESS_SECONDS = 1.0
+"""How often each work tells its progress at most: whoever shows it must keep up with all of them."""
+LISTEN_SECONDS = 0.5
 
 T = TypeVar("T")
 Elsewhere = Callable[[Call], Call]
@@ -132,11 +141,25 @@ def workers(limit: int) -> Iterator[Elsewhere]:
     if limit <= 1:
         yield lambda stage: stage
         return
-    pool = ProcessPoolExecutor(limit, multiprocessing.get_context("spawn"), initializer=_ends_with_caller)
+    spawn = multiprocessing.get_context("spawn")
+    heard, told = spawn.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(limit, spawn, initializer=_prepare, initargs=(told, spawn.Lock()))
+    exchange = Exchange()
+    over = threading.Event()
+
+    def listen() -> None:
+        # There is an end of it, too, when nobody is left who could say something.
+        with contextlib.suppress(EOFError):
+            while not over.is_set():
+                if heard.poll(LISTEN_SECONDS):
+                    exchange.hear(*heard.recv())
+
+    threading.Thread(target=listen, daemon=True).start()
 
     def submit(work: Work) -> Artifact:
         try:
-            return pool.submit(carry_out, work).result()
+            with exchange.line() as line:
+                return pool.submit(_carry_out, work, line).result()
         except BrokenProcessPool as error:
             raise SystemTrouble(
                 f"A worker process has ended without a word, perhaps that of {work.node}.",
@@ -153,12 +176,29 @@ def workers(limit: int) -> Iterator[Elsewhere]:
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        over.set()
 
 
-def _ends_with_caller() -> None:
+_say: Callable[[int, Told], None]
+"""In a worker: tells the caller something about the work of this number."""
+
+
+def _prepare(told: Connection, one_at_a_time: AbstractContextManager[Any]) -> None:
     """Prepare a worker: Ctrl-C is for the caller to answer, and a worker does not outlive it."""
+    global _say
     end_with_caller()
     begin()
+
+    def say(line: int, message: Told) -> None:
+        with one_at_a_time:
+            told.send((line, message))
+
+    _say = say
+
+
+def _carry_out(work: Work, line: int) -> Artifact:
+    with shown_by(Teller(partial(_say, line), PROGRESS_SECONDS)):
+        return carry_out(work)
 
 
 def begin() -> None:
