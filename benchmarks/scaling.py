@@ -5,8 +5,7 @@ The stage `preprocess` as it is: JPEG files are read out of an archive, checked,
 which has begun and imported TensorFlow before the clock starts. The plain engine uses all processors of the machine.
 All of them make the same artifact, or the benchmark fails. The machine that asks reads and writes on the processors
 that the workers share: on two cores two workers are twice as fast as one only where that is little beside their work,
-as it is with photographs of 2,400 pixels. With those of 500, as in the competition, it is a third of it. And two cores
-are not two machines: two processes that have nothing to do with each other are measured beside it.
+as it is with photographs of 2,400 pixels. With those of 500, as in the competition, it is a third of it.
 
 Beside it, what is needed to reckon with more workers (docs/scale.md): seconds of a part on which nothing is done, empty
 and with as many bytes as a part holds there and back; of merging the summary of a chunk; and, in seconds of processors,
@@ -20,7 +19,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
 import pickle
 import statistics
@@ -28,19 +26,14 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.keeping import keep
 from headrace.artifacts import Artifact, close, write_json
 from headrace.errors import HeadraceError
-from headrace.placing.dividing import PROCESSORS
-
-if TYPE_CHECKING:
-    from headrace.recording import Portion, Recorder
 
 NAME = "cats_vs_dogs_small.zip"
 WORKERS = (1, 2)
@@ -119,7 +112,7 @@ def workers(count: int) -> Iterator[None]:
             cluster.add_node(**node)
         os.environ["RAY_ADDRESS"] = cluster.address
         with nodes(None, Share()):
-            while len(set(divided(ready, range(2 * count), whole))) < count:
+            while len(set(divided(ready, range(2 * count + 1), whole)) - {os.getpid()}) < count:
                 pass
             yield
     finally:
@@ -161,75 +154,28 @@ def overhead() -> dict[str, float]:
     """Seconds of a part on which nothing is done, empty and full, there and back, on the cluster of the context."""
     import numpy as np
 
-    from headrace.placing.dividing import PART, divided
+    from headrace.placing.dividing import PART, _helpers
 
-    def drained(pieces: Iterable[Any]) -> float:
-        return timed(lambda: sum(1 for _ in divided(untouched, pieces, whole)), perf_counter)
+    helpers = _helpers.get()
+    assert helpers  # noqa: S101 (of the context)
 
-    drained(range(20))
-    full = (np.full(PART, k, np.uint8) for k in range(FULL))
-    return {"an empty part": drained(range(EMPTY)) / EMPTY, "a full part": drained(full) / FULL}
+    def drained(parts: Iterable[list[Any]]) -> float:
+        return timed(lambda: sum(1 for _ in helpers(untouched, parts)), perf_counter)
 
-
-def recording(given: Any, batches: list[Any]) -> tuple[Recorder, list[Portion]]:
-    """What makes records of raw examples, and the pieces of these."""
-    from headrace.describing.summaries import summarise
-    from headrace.preprocessing import _layout
-    from headrace.recording import Recorder, portions
-
-    recorder = Recorder(given, given.origin.features, summarise(batches, given.origin.features), None)
-    recorder.layout = _layout(given, recorder)
-    return recorder, list(portions("train", batches, recorder.layout))
+    drained([k] for k in range(20))
+    full = ([np.full(PART, k, np.uint8)] for k in range(FULL))
+    return {"an empty part": drained([k] for k in range(EMPTY)) / EMPTY, "a full part": drained(full) / FULL}
 
 
-@contextmanager
-def pair(given: Any, batches: list[Any]) -> Iterator[Callable[[], float]]:
-    """Two processes with one thread each that share nothing but the machine.
-
-    Yields:
-        Measures how many times as much they get done at once as one of them by itself: what two workers could reach.
-    """
-    recorder, pieces = recording(given, batches)
-    some = pieces[: max(len(pieces) // 4, 1)]
-    with ExitStack() as stack:
-        # Each has its own pool, or one of them might take what both should do.
-        pools = [
-            stack.enter_context(ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), kept, (recorder, some)))
-            for _ in range(2)
-        ]
-
-        def seconds(asked: list[ProcessPoolExecutor]) -> float:
-            return timed(lambda: [answer.result() for answer in [pool.submit(again) for pool in asked]], perf_counter)
-
-        before = dict(os.environ)
-        os.environ.update(dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", PROCESSORS), "1"))
-        seconds(pools)
-        os.environ.clear()
-        os.environ.update(before)
-        yield lambda: 2 * seconds(pools[:1]) / seconds(pools)
-
-
-_kept: list[Any] = []
-
-
-def kept(*things: Any) -> None:
-    """Keep what a process is to work on again and again."""
-    _kept.extend(things)
-
-
-def again() -> int:
-    """Make records of the pieces that were kept."""
-    recorder, pieces = _kept
-    return sum(map(len, recorder(pieces)))
-
-
-def alone(raw: Artifact, given: Any, batches: list[Any]) -> dict[str, float]:
+def alone(raw: Artifact, given: Any) -> dict[str, float]:
     """What the machine that asks does by itself, and what it has done: seconds of processors, bytes."""
-    from headrace.describing.summaries import Summary, _chunks, _summaries
-    from headrace.preprocessing import raw_batches
+    from headrace.describing.summaries import Summary, _chunks, _summaries, summarise
+    from headrace.preprocessing import _layout, raw_batches
+    from headrace.recording import Recorder, portions
     from headrace.records.writing import store
 
     features = given.origin.features
+    batches: list[Any] = []
     reading = timed(lambda: batches.extend(raw_batches(given, raw.path, "train")))
     rows = sum(batch.num_rows for batch in batches)
     found = list(_summaries(features, None, _chunks(batches, list(features))))
@@ -240,7 +186,9 @@ def alone(raw: Artifact, given: Any, batches: list[Any]) -> dict[str, float]:
             merged.merge(one)
 
     merging = timed(merge)
-    recorder, pieces = recording(given, batches)
+    recorder = Recorder(given, features, summarise(batches, features), None)
+    recorder.layout = _layout(given, recorder)
+    pieces = list(portions("train", batches, recorder.layout))
     packing = timed(lambda: [pickle.dumps(piece, 5, buffer_callback=lambda _: None) for piece in pieces])
     some = pieces[: max(len(pieces) // 4, 1)]
     records: list[Any] = []
@@ -286,19 +234,13 @@ def main() -> None:
             digests.add(digest)
             print(f"{side:<10} {examples / seconds:8,.0f} photographs/s", flush=True)
 
-        batches: list[Any] = []
-        steps = alone(raw, given, batches)
-        apart: list[float] = []
-        with pair(given, batches) as at_once:
-            batches.clear()
-            for _ in range(repeats):
-                measure("plain")
-                for count in WORKERS:
-                    with workers(count):
-                        measure(f"{count} workers")
-                        steps |= overhead() if count == 1 else {}
-                apart.append(round(at_once(), 2))
-                print(f"two processes without a cluster get {apart[-1]} times as much done as one", flush=True)
+        steps = alone(raw, given)
+        for _ in range(repeats):
+            measure("plain")
+            for count in WORKERS:
+                with workers(count):
+                    measure(f"{count} workers")
+                    steps |= overhead() if count == 1 else {}
     if len(digests) > 1:
         raise HeadraceError("The sides made different records.", expected="one digest", received=sorted(digests))
     one, two = (found[f"{count} workers"] for count in WORKERS)
@@ -308,7 +250,6 @@ def main() -> None:
         "seconds": {side: [round(seconds, 2) for seconds in runs] for side, runs in found.items()},
         "photographs per second": {side: round(examples / statistics.median(runs)) for side, runs in found.items()},
         "2 workers against 1": {"median": statistics.median(ratios), "all": ratios, "at least": AT_LEAST},
-        "2 processes without a cluster against 1": {"median": statistics.median(apart), "all": apart},
         "steps": {name: float(f"{value:.3g}") for name, value in steps.items()},
     }
     if options.short:

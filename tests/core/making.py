@@ -27,9 +27,10 @@ def artifact(folder: Path, node: str, **files: Any) -> Artifact:
 
 
 def parts_of(size: int, patch: pytest.MonkeyPatch) -> None:
-    """Have data of more bytes than that cut into parts of as many."""
-    for limit in ("FEW", "FIRST", "PART"):
-        patch.setattr(dividing, limit, size)
+    """Have helpers work on parts of as many bytes, and here on the first piece only."""
+    patch.setattr(dividing, "FEW", 0)
+    patch.setattr(dividing, "SENT", float("inf"))
+    patch.setattr(dividing, "PART", size)
 
 
 def twin(job: Job, folder: Path) -> Artifact:

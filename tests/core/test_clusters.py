@@ -256,7 +256,7 @@ def worked_on(folder: Path, trouble: str, pieces: Iterable[int]) -> Iterator[tup
             raise ValueError("a bug")
         if piece == 3 and trouble == "die" and len((folder / "3.txt").read_text().splitlines()) == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        yield piece, os.getpid(), int(os.environ["TF_NUM_INTRAOP_THREADS"])
+        yield piece, os.getpid(), int(os.environ.get("TF_NUM_INTRAOP_THREADS", 0))
 
 
 @pytest.mark.slow
@@ -277,9 +277,13 @@ class TestParts:
         from ray.cluster_utils import Cluster
 
         raw, expected = alone
-        ahead: list[int] = []
-        in_turn = clusters.in_turn
-        monkeypatch.setattr(clusters, "in_turn", lambda *given: ahead.append(given[2]) or in_turn(*given))
+        sent: list[int] = []
+        real = clusters.in_turn
+
+        def in_turn(submit: Callable[[Any], Any], parts: Iterable[Any], ahead: int) -> Iterator[Any]:
+            return real(lambda part: sent.append(ahead) or submit(part), parts, ahead)
+
+        monkeypatch.setattr(clusters, "in_turn", in_turn)
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         try:
             for _ in range(count - 1):
@@ -290,17 +294,19 @@ class TestParts:
         finally:
             cluster.shutdown()
         assert found == expected
-        # Two splits of each workload at least, and the statistics, two parts ahead for each node.
-        assert len(ahead) >= 2 * len(PREPARED) + 1
-        assert set(ahead) == {2 * count}
+        # Parts of two splits of each workload at least, and of the statistics, two of them ahead for each node.
+        assert len(sent) >= 2 * len(PREPARED) + 1
+        assert set(sent) == {2 * count}
 
     def test_have_the_threads_that_were_asked_for(self, tmp_path: Path, cluster: Any, monkeypatch: Any) -> None:
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)
         with nodes(None, Share(cpus=0.5)):
             found = list(divided(partial(worked_on, tmp_path, ""), range(6), lambda _: 1))
         assert [piece for piece, *_ in found] == list(range(6))
-        assert {threads for *_, threads in found} == {1}
-        assert os.getpid() not in {process for _, process, _ in found}
+        here, *there = found
+        assert here[1] == os.getpid()
+        assert {threads for *_, threads in there} == {1}
+        assert os.getpid() not in {process for _, process, _ in there}
 
     def test_whose_process_is_killed_are_worked_on_again(self, tmp_path: Path, cluster: Any, monkeypatch: Any) -> None:
         monkeypatch.setenv("RAY_ADDRESS", cluster.address)

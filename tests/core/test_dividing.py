@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import pickle
 import threading
@@ -58,17 +59,19 @@ def far() -> Iterator[Far]:
 
 class TestParts:
     def test_end_with_the_piece_that_fills_them(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        parts_of(10, monkeypatch)
-        assert list(Parts([4, 4, 4, 20, 1, 1], int)) == [[4, 4, 4], [20], [1, 1]]
+        monkeypatch.setattr(dividing, "PART", 10)
+        parts = Parts([4, 4, 4, 20, 1, 1], int)
+        parts.rate = 1e9
+        assert list(parts) == [[4, 4, 4], [20], [1, 1]]
         assert list(Parts([], int)) == []
 
     def test_become_as_large_as_the_work_on_them_is_quick_and_never_larger_than_fits(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(dividing, "FIRST", 4)
         monkeypatch.setattr(dividing, "PART", 20)
         monkeypatch.setattr(dividing, "SECONDS", 1.0)
         cut = Parts(range(1000), lambda _: 1)
+        cut.rate = 4
         parts = iter(cut)
 
         def following(seconds: float) -> int:
@@ -131,17 +134,39 @@ class TestDividing:
 
     def test_gives_the_results_of_all_parts_in_their_order(self, far: Far) -> None:
         assert list(divided(double, range(10), lambda _: 1)) == list(range(0, 20, 2))
-        assert far.parts == [3, 3, 3, 1]
+        # The first piece is worked on here.
+        assert far.parts == [3, 3, 3]
 
     def test_cuts_parts_by_the_time_that_those_before_took(self, far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(dividing, "PART", 100)
-        far.seconds = dividing.SECONDS / 2
+        monkeypatch.setattr(dividing, "SECONDS", 1.0)
+        clock = itertools.count(0, 0.1)
+        monkeypatch.setattr(dividing.time, "perf_counter", lambda: next(clock))
+        far.seconds = 0.5
         assert list(divided(double, range(40), lambda _: 1)) == list(range(0, 80, 2))
-        assert far.parts == [3, 6, 12, 19]
+        # The first piece, here, takes 0.4 s by this clock: three of them more than a second.
+        assert far.parts == [3, 6, 12, 18]
 
-    def test_sends_nothing_of_a_few_pieces(self, far: Far) -> None:
-        assert list(divided(double, range(3), lambda _: 1)) == [0, 2, 4]
+    def test_sends_nothing_of_a_few_pieces(self, far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dividing, "FEW", 3)
+        assert list(divided(double, range(4), lambda _: 1)) == [0, 2, 4, 6]
         assert list(divided(double, [], len)) == []
+        assert far.parts == []
+
+    def test_works_here_no_longer_than_on_a_part(self, far: Far, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dividing, "FEW", 1_000)
+        monkeypatch.setattr(dividing, "SECONDS", 1.0)
+        clock = itertools.count(0, 0.1)
+        monkeypatch.setattr(dividing.time, "perf_counter", lambda: next(clock))
+        assert list(divided(double, range(10), lambda _: 1)) == list(range(0, 20, 2))
+        # The clock is looked at three times for each piece.
+        assert sum(far.parts) == 10 - 4
+
+    def test_sends_nothing_that_is_done_quicker_than_it_is_sent(
+        self, far: Far, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(dividing, "SENT", 0)
+        assert list(divided(double, range(10), lambda _: 1)) == list(range(0, 20, 2))
         assert far.parts == []
 
     @pytest.mark.parametrize("sound", [1, 3, 5, 8])
@@ -178,7 +203,7 @@ class TestData:
         far = Far()
         with helped_by(far):
             assert summarise(examples, EVERY).to_json() == here
-        assert far.parts == [1] * 10
+        assert far.parts == [1] * 9
 
     def test_records_are_the_same_byte_by_byte(
         self, job: Callable[..., Job], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -190,7 +215,7 @@ class TestData:
         helpers = Far()
         with helped_by(helpers):
             there = preprocess(found, raw)
-        assert helpers.parts == [1] * 7
+        assert helpers.parts == [1] * 5
         assert (there.state, there.digest) == ("run", here.digest)
 
     def test_a_portion_travels_without_the_batch_it_was_cut_from(self) -> None:

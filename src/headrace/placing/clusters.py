@@ -251,11 +251,9 @@ def _helpers(ray: ModuleType, share: Share) -> Helpers:
     put = lru_cache(maxsize=1)(ray.put)
 
     def helpers(work: Divided, parts: Iterable[list[Any]]) -> Iterator[tuple[Iterable[Any], float]]:
-        # In a list, so that a worker gets the name of it only, and may have it already.
-        known = [put(work)]
-
         def submit(part: list[Any]) -> Callable[[], tuple[Iterable[Any], float]]:
-            reference = remote.remote(known, part)
+            # In a list, so that a worker gets the name of it only, and may have it already.
+            reference = remote.remote([put(work)], part)
 
             def wait() -> tuple[Iterable[Any], float]:
                 with _told(ray, "a part of the data"):

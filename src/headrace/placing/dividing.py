@@ -8,8 +8,8 @@ and never depends on who does the work: so that the results are the same, byte f
 from __future__ import annotations
 
 import contextlib
-import itertools
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,12 +26,12 @@ Helpers = Callable[[Work, Iterable[list[Any]]], Iterator[tuple[Iterable[Any], fl
 
 SECONDS = 1.0
 """What the work on a part should take: long beside sending it, and so short that helpers end at about the same time."""
-FIRST = 2**20
-"""Bytes of the first parts, when nobody knows how long they take."""
-FEW = 2**23
-"""Bytes that are worked on where they are: that is done before a helper is ready, unless it takes very long."""
 PART = 64 * 2**20
 """Bytes from which on a part is full however little there is to do: a few of them for each helper fit into memory."""
+FEW = 2**23
+"""Bytes that are worked on here in any case, unless that takes longer than a part should: no helper is ready before."""
+SENT = 250e6
+"""Bytes a second that can be sent to helpers and back. Work that is quicker is not sent."""
 PROCESSORS = "HEADRACE_PROCESSORS"
 """Variable of the environment: how many processors may be used at once; default: those that the process is given."""
 
@@ -51,7 +51,7 @@ def helped_by(helpers: Helpers) -> Iterator[None]:
 def divided(
     work: Callable[[Iterable[Piece]], Iterable[Result]], pieces: Iterable[Piece], size: Callable[[Piece], int]
 ) -> Iterator[Result]:
-    """Do work on a stream: by the helpers of the context, if there are any and more than a few pieces; else here.
+    """Do work on a stream: here, or by the helpers of the context if there are any and it is worth sending.
 
     Args:
         work: What to do.
@@ -66,17 +66,13 @@ def divided(
         yield from work(pieces)
         return
     trouble: list[Exception] = []
-    stream = until_trouble(trouble, pieces)
-    few, held, enough = list[Piece](), 0, False
-    for piece in stream:
-        few.append(piece)
-        held += size(piece)
-        if enough := held > FEW and len(few) > 1:
-            break
-    if not enough:
-        yield from work(few)
+    parts = Parts(until_trouble(trouble, pieces), size)
+    begun = time.perf_counter()
+    yield from work(parts.first())
+    parts.took(time.perf_counter() - begun - parts.reading)
+    if parts.rate > SENT:
+        yield from work(parts.rest)
     else:
-        parts = Parts(itertools.chain(few, stream), size)
         for results, seconds in helpers(work, parts):
             parts.took(seconds)
             yield from results
@@ -85,27 +81,48 @@ def divided(
 
 
 class Parts:
-    """Pieces in lists of `FIRST` bytes, then of as many as are worked on in `SECONDS`; and up to one piece more.
+    """Pieces in lists of as many as are worked on in `SECONDS`, and up to one piece more.
 
-    A photograph of which a network makes features takes a hundred times as long as one that is only decoded.
+    A photograph of which a network makes features takes a hundred times as long as one that is only decoded. How long
+    is learned from the first pieces, which are worked on here, and then from each part.
 
     Args:
         pieces: What is cut.
         size: Of a piece, in bytes.
     """
 
+    rest: Iterator[Any]
+    """The pieces that are in no part yet."""
+    rate: float = 0.0
+    """Bytes of pieces that are worked on in a second, as far as it is known."""
+    reading: float = 0.0
+    """Seconds that it took to come by the first pieces: no part of the work on them."""
+
     def __init__(self, pieces: Iterable[Piece], size: Callable[[Piece], int]) -> None:
-        self._pieces, self._size = pieces, size
-        self._full: float = FIRST
+        self.rest, self._size = iter(pieces), size
         self._under_way: deque[int] = deque()
+
+    def first(self) -> Iterator[Any]:
+        """What is worked on here: `FEW` bytes, or as many pieces as are begun in `SECONDS`."""
+        held = 0
+        until = time.perf_counter() + SECONDS
+        while held <= FEW and time.perf_counter() < until:
+            begun = time.perf_counter()
+            piece = next(self.rest, None)
+            self.reading += time.perf_counter() - begun
+            if piece is None:
+                break
+            held += self._size(piece)
+            yield piece
+        self._under_way.append(held)
 
     def __iter__(self) -> Iterator[list[Any]]:
         part: list[Any] = []
         held = 0
-        for piece in self._pieces:
+        for piece in self.rest:
             part.append(piece)
             held += self._size(piece)
-            if held >= self._full:
+            if held >= min(PART, self.rate * SECONDS):
                 self._under_way.append(held)
                 yield part
                 part, held = [], 0
@@ -115,8 +132,11 @@ class Parts:
 
     def took(self, seconds: float) -> None:
         """How long the work on a part was: the first of those of which it was not told yet."""
-        held = self._under_way.popleft()
-        self._full = min(PART, held * SECONDS / seconds) if seconds else PART
+        self.rate = self._under_way.popleft() / max(seconds, SHORTEST)
+
+
+SHORTEST = 1e-6
+"""Seconds that any work takes."""
 
 
 def until_trouble(trouble: list[Exception], pieces: Iterable[Piece]) -> Iterator[Piece]:
