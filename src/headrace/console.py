@@ -85,7 +85,7 @@ def lines(title: str, total: float | None) -> Iterator[Advance]:
         if time.monotonic() - last >= wait or (total is not None and done >= total):
             last, told = time.monotonic(), done
             of = "" if total is None else f" of {total:g}"
-            log.info("%s: %g%s  %s", title, done, of, words)
+            log.info("%s: %g%s  %s", title, round(done, 2), of, words)
 
     yield advance
 
