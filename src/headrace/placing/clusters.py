@@ -16,7 +16,6 @@ import math
 import os
 import socket
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -30,7 +29,6 @@ from headrace.errors import ConfigError, Deserted, HeadraceError, SystemTrouble
 from headrace.placing.dividing import PROCESSORS, Helpers, helped_by, in_turn
 from headrace.placing.dividing import Work as Divided
 from headrace.placing.spreading import (
-    LISTEN_SECONDS,
     PROGRESS_SECONDS,
     Elsewhere,
     Share,
@@ -39,7 +37,7 @@ from headrace.placing.spreading import (
     carry_out,
     elsewhere,
 )
-from headrace.placing.telling import Exchange, Teller, Told
+from headrace.placing.telling import LISTEN_SECONDS, Teller, Told, listening
 from headrace.stages import artifacts_of
 from headrace.storing.depots import at_hand
 
@@ -54,8 +52,6 @@ PARTS = 2
 """Parts of the data that are sent out for each that can be worked on: one is there when another is done."""
 HANDED_ON = ("HEADRACE_", "TF_", "KERAS_", "AWS_ENDPOINT_URL", "AWS_REGION", "AWS_DEFAULT_REGION")
 """Variables of the environment that hold on the nodes, too; credentials are not among them."""
-JOIN_SECONDS = 5.0
-"""How long is waited for what shows progress, when all is over."""
 OWN = "HEADRACE_SCRATCH"
 """The one that each node has of its own."""
 
@@ -93,7 +89,11 @@ def nodes(limit: int | None, share: Share) -> Iterator[tuple[Elsewhere, int]]:
                 answer = _together(ray, share, work, say) if several else ray.get(remote.remote(work, say))
             return cast(Artifact, at_hand(_made(answer)))
 
-        with _listening(told) as exchange, helped_by(_helpers(ray, share)):
+        def receive() -> list[tuple[int, Told]]:
+            time.sleep(LISTEN_SECONDS)
+            return cast(list[tuple[int, Told]], told.get_nowait_batch(told.size()))
+
+        with listening(receive) as exchange, helped_by(_helpers(ray, share)):
             yield (lambda stage: elsewhere(stage, submit)), min(limit or room, room)
     finally:
         # Ends what is still going on, also after Ctrl-C; checkpoints are there for the next attempt.
@@ -181,32 +181,6 @@ def _told(ray: ModuleType, what: str) -> Iterator[None]:
             received=f"{type(lost).__name__}: {lost}".splitlines()[0],
             remedy="see `ray status`; the same command goes on where it was cut short",
         ) from lost
-
-
-@contextlib.contextmanager
-def _listening(told: Any) -> Iterator[Exchange]:
-    """What shows the progress that nodes put into a queue."""
-    exchange = Exchange()
-    over = threading.Event()
-
-    def listen() -> None:
-        while not over.is_set():
-            try:
-                messages = told.get_nowait_batch(told.size())
-            except Exception:
-                # The cluster is gone, or the queue: what that means for the work, the work tells.
-                return
-            for message in messages:
-                exchange.hear(*message)
-            over.wait(LISTEN_SECONDS)
-
-    thread = threading.Thread(target=listen, daemon=True)
-    thread.start()
-    try:
-        yield exchange
-    finally:
-        over.set()
-        thread.join(JOIN_SECONDS)
 
 
 def _say(told: Any, line: int, message: Told) -> None:

@@ -12,7 +12,6 @@ import importlib
 import logging
 import multiprocessing
 import os
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -28,13 +27,12 @@ from headrace.console import shown_by
 from headrace.errors import SystemTrouble
 from headrace.jobs import Job
 from headrace.placing.isolating import end_with_caller
-from headrace.placing.telling import Exchange, Teller, Told
+from headrace.placing.telling import LISTEN_SECONDS, Teller, Told, listening
 from headrace.stages import Call
 from headrace.storing.depots import at_hand
 
 PROGRESS_SECONDS = 1.0
 """How often each work tells its progress at most: whoever shows it must keep up with all of them."""
-LISTEN_SECONDS = 0.5
 
 T = TypeVar("T")
 Elsewhere = Callable[[Call], Call]
@@ -144,17 +142,9 @@ def workers(limit: int) -> Iterator[Elsewhere]:
     spawn = multiprocessing.get_context("spawn")
     heard, told = spawn.Pipe(duplex=False)
     pool = ProcessPoolExecutor(limit, spawn, initializer=_prepare, initargs=(told, spawn.Lock()))
-    exchange = Exchange()
-    over = threading.Event()
 
-    def listen() -> None:
-        # There is an end of it, too, when nobody is left who could say something.
-        with contextlib.suppress(EOFError):
-            while not over.is_set():
-                if heard.poll(LISTEN_SECONDS):
-                    exchange.hear(*heard.recv())
-
-    threading.Thread(target=listen, daemon=True).start()
+    def receive() -> list[tuple[int, Told]]:
+        return [heard.recv()] if heard.poll(LISTEN_SECONDS) else []
 
     def submit(work: Work) -> Artifact:
         try:
@@ -168,7 +158,8 @@ def workers(limit: int) -> Iterator[Elsewhere]:
             ) from error
 
     try:
-        yield lambda stage: elsewhere(stage, submit)
+        with listening(receive) as exchange:
+            yield lambda stage: elsewhere(stage, submit)
     except BaseException:
         # Nobody waits for what they are doing: their checkpoints are there for the next attempt.
         for process in list((pool._processes or {}).values()):
@@ -176,7 +167,6 @@ def workers(limit: int) -> Iterator[Elsewhere]:
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        over.set()
 
 
 _say: Callable[[int, Told], None]

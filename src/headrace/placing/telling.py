@@ -6,12 +6,14 @@ import contextlib
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from contextvars import Context, copy_context
 from typing import Any
 
 from headrace.console import Advance, progress
+
+LISTEN_SECONDS = 0.5
 
 Told = dict[str, Any]
 """What a process says; `says` is its kind: that a meter begins, advances, or ends."""
@@ -110,3 +112,33 @@ class Exchange:
             if number in self._known:
                 context, listener = self._known[number]
                 context.run(listener.hear, told)
+
+
+@contextlib.contextmanager
+def listening(receive: Callable[[], Iterable[tuple[int, Told]]]) -> Iterator[Exchange]:
+    """An exchange that hears what a thread receives, until the context ends.
+
+    Args:
+        receive: Waits `LISTEN_SECONDS` at most, and returns what has come by then: numbers of works, and what each
+            tells. When it raises, nobody is left who could tell anything.
+    """
+    exchange = Exchange()
+    over = threading.Event()
+
+    def listen() -> None:
+        while not over.is_set():
+            try:
+                messages = list(receive())
+            except Exception:
+                # What has become of the works, those who wait for them are told.
+                return
+            for message in messages:
+                exchange.hear(*message)
+
+    thread = threading.Thread(target=listen, daemon=True)
+    thread.start()
+    try:
+        yield exchange
+    finally:
+        over.set()
+        thread.join(10 * LISTEN_SECONDS)
