@@ -9,7 +9,7 @@ comes out is compared.
 
 Beside that: what learning the vocabulary costs, with `adapt` and with `headrace.texts.Vocabulary`.
 
-All in one process, in turn, several times; a ratio is that of the medians.
+All in one process, in turn, several times; a ratio is the median of those of runs that follow each other.
 
 Run: python -m benchmarks.texts [--repeats 9] [--rows 20000]
 """

@@ -27,12 +27,8 @@ Meter = Callable[[str, float | None], AbstractContextManager[Advance]]
 @contextlib.contextmanager
 def terminal(title: str, total: float | None) -> Iterator[Advance]:
     """A progress bar on standard error."""
-    with _bars.shown() as bars:
-        task = bars.add_task(title, total=total, words="")
-        try:
-            yield lambda done, words: bars.update(task, completed=done, words=words)
-        finally:
-            bars.remove_task(task)
+    with _bars.one_more(title, total) as advance:
+        yield advance
 
 
 class _Bars:
@@ -40,24 +36,23 @@ class _Bars:
 
     def __init__(self) -> None:
         self._shown: Progress | None = None
-        self._users = 0
         self._one_at_a_time = threading.Lock()
 
     @contextlib.contextmanager
-    def shown(self) -> Iterator[Progress]:
-        """The display, which is there as long as somebody has a bar in it."""
+    def one_more(self, title: str, total: float | None) -> Iterator[Advance]:
+        """A bar in the display, which is there as long as it has any."""
         with self._one_at_a_time:
             if not self._shown:
                 self._shown = _display()
                 self._shown.start()
-            self._users += 1
             shown = self._shown
+            task = shown.add_task(title, total=total, words="")
         try:
-            yield shown
+            yield lambda done, words: shown.update(task, completed=done, words=words)
         finally:
             with self._one_at_a_time:
-                self._users -= 1
-                if not self._users:
+                shown.remove_task(task)
+                if not shown.tasks:
                     shown.stop()
                     self._shown = None
 

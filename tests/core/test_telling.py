@@ -63,6 +63,16 @@ def test_a_listener_ends_what_breaks_off_and_leaves_other_messages_alone(seen: S
     assert seen.lines == ["study begins, of None", "train begins, of None", "train ends", "study ends"]
 
 
+def test_a_listener_ends_the_meter_of_a_work_that_is_begun_again_and_drops_what_comes_late(seen: Seen) -> None:
+    listener = Listener()
+    for title in ("first attempt", "second attempt"):
+        listener.hear({"says": "begins", "meter": 0, "title": title, "total": 2})
+    for says in ("ends", "advances", "ends"):
+        listener.hear({"says": says, "meter": 0, "done": 1, "words": "late"})
+    told = ["first attempt begins, of 2", "first attempt ends", "second attempt begins, of 2", "second attempt ends"]
+    assert seen.lines == told
+
+
 def test_an_exchange_shows_each_work_in_the_context_that_asked_for_it() -> None:
     asked: ContextVar[str] = ContextVar("asked")
     shown: list[str] = []

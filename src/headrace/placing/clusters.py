@@ -24,12 +24,10 @@ from typing import TYPE_CHECKING, Any, cast
 
 from headrace import projects
 from headrace.artifacts import Artifact, home, home_url
-from headrace.console import shown_by
 from headrace.errors import ConfigError, Deserted, HeadraceError, SystemTrouble
 from headrace.placing.dividing import PROCESSORS, Helpers, helped_by, in_turn
 from headrace.placing.dividing import Work as Divided
 from headrace.placing.spreading import (
-    PROGRESS_SECONDS,
     Elsewhere,
     Share,
     Work,
@@ -37,7 +35,7 @@ from headrace.placing.spreading import (
     carry_out,
     elsewhere,
 )
-from headrace.placing.telling import LISTEN_SECONDS, Teller, Told, listening
+from headrace.placing.telling import LISTEN_SECONDS, Say, Told, listening
 from headrace.stages import artifacts_of
 from headrace.storing.depots import at_hand
 
@@ -155,7 +153,6 @@ def _room(ray: ModuleType, share: Share) -> int:
     return processes // share.workers
 
 
-Say = Callable[[Told], None]
 Answer = tuple[Any, HeadraceError | None]
 """What was made, or why it could not be; an error of ours is an answer, for Ray would wrap it."""
 
@@ -203,8 +200,7 @@ def _on_node(work: Work, say: Say, own: str | None = None) -> Answer:
                 expected=f"{missing[0].path}, as on the machine that asked",
                 remedy="set HEADRACE_HOME to a folder that all nodes share under one path, or to an object store",
             )
-        with shown_by(Teller(say, PROGRESS_SECONDS)):
-            return carry_out(work), None
+        return carry_out(work, say), None
     except HeadraceError as error:
         return None, error
 

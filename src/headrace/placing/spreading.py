@@ -27,7 +27,7 @@ from headrace.console import shown_by
 from headrace.errors import SystemTrouble
 from headrace.jobs import Job
 from headrace.placing.isolating import end_with_caller
-from headrace.placing.telling import LISTEN_SECONDS, Teller, Told, listening
+from headrace.placing.telling import LISTEN_SECONDS, Say, Teller, Told, listening
 from headrace.stages import Call
 from headrace.storing.depots import at_hand
 
@@ -187,8 +187,7 @@ def _prepare(told: Connection, one_at_a_time: AbstractContextManager[Any]) -> No
 
 
 def _carry_out(work: Work, line: int) -> Artifact:
-    with shown_by(Teller(partial(_say, line), PROGRESS_SECONDS)):
-        return carry_out(work)
+    return carry_out(work, partial(_say, line))
 
 
 def begin() -> None:
@@ -197,8 +196,9 @@ def begin() -> None:
     logging.getLogger("headrace").setLevel(logging.WARNING)
 
 
-def carry_out(work: Work) -> Artifact:
-    """Call a stage, in the process that was given it."""
+def carry_out(work: Work, say: Say) -> Artifact:
+    """Call a stage, in the process that was given it, and tell its progress."""
     stage = getattr(importlib.import_module(work.module), work.name)
-    made: Artifact = stage(Job.model_validate_json(work.job), *work.args, **work.kwargs)
+    with shown_by(Teller(say, PROGRESS_SECONDS)):
+        made: Artifact = stage(Job.model_validate_json(work.job), *work.args, **work.kwargs)
     return made

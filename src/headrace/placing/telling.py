@@ -17,6 +17,8 @@ LISTEN_SECONDS = 0.5
 
 Told = dict[str, Any]
 """What a process says; `says` is its kind: that a meter begins, advances, or ends."""
+Say = Callable[[Told], None]
+"""Sends one message."""
 
 
 class Teller:
@@ -27,7 +29,7 @@ class Teller:
         every: Seconds between two messages of a meter: a step of a small model takes microseconds.
     """
 
-    def __init__(self, say: Callable[[Told], None], every: float) -> None:
+    def __init__(self, say: Say, every: float) -> None:
         self._say, self._every = say, every
         self._numbers = itertools.count()
 
@@ -65,15 +67,22 @@ class Listener:
         """Show it, and say whether it was about progress."""
         match told["says"]:
             case "begins":
+                # A work that was lost and is begun again counts its meters anew.
+                self._end(told["meter"])
                 meter = ExitStack()
                 self._meters[told["meter"]] = (meter, meter.enter_context(progress(told["title"], told["total"])))
             case "advances":
-                self._meters[told["meter"]][1](told["done"], told["words"])
+                if told["meter"] in self._meters:
+                    self._meters[told["meter"]][1](told["done"], told["words"])
             case "ends":
-                self._meters.pop(told["meter"])[0].close()
+                self._end(told["meter"])
             case _:
                 return False
         return True
+
+    def _end(self, number: int) -> None:
+        if number in self._meters:
+            self._meters.pop(number)[0].close()
 
     def close(self) -> None:
         """End what has not said that it ends, the last one first."""
