@@ -7,7 +7,7 @@ a fresh process, in turn; the clock starts when TensorFlow is imported, the arra
 Initial weights, batches and their order are the same, so that the losses must agree.
 
 Tracing is most of a training of seconds, and neither side can do without it. Where a case says so, both sides train
-several times as many epochs, too, and the difference tells what a further epoch costs once everything is traced.
+several times as many epochs, too, and that ratio is told as well.
 
 Run: python -m benchmarks.training [CASE …] [--repeats 3] [--feed memory|stream]
 """
@@ -45,7 +45,7 @@ class Case:
     model: Any
     train: dict[str, Any]
     longer: int = 0
-    """How many times as many epochs are trained, too, to learn the cost of a further one; 0: not asked."""
+    """How many times as many epochs are trained, too, so that tracing is little of it; 0: not asked."""
     windows: Windows | None = None
     """How examples are cut out of the rows that `features` describes."""
 
@@ -304,7 +304,7 @@ def compare(name: str, repeats: int, feed: str) -> dict[str, Any]:
     """Both sides in turn, several times."""
     case = CASES[name]
     runs: dict[str, list[dict[str, Any]]] = {"plain": [], "ours": []}
-    further: dict[str, list[float]] = {"plain": [], "ours": []}
+    longer: dict[str, list[float]] = {"plain": [], "ours": []}
     with tempfile.TemporaryDirectory() as folder:
         records = write_records(name, Path(folder) / "records").path
         for turn in range(repeats):
@@ -312,9 +312,8 @@ def compare(name: str, repeats: int, feed: str) -> dict[str, Any]:
                 found.append(measure(name, side, records, feed))
                 said = f"{found[-1]['seconds']:7.2f} s, {found[-1]['cpu']:7.2f} s of the processors"
                 if case.longer:
-                    longer = measure(name, side, records, feed, case.longer)["seconds"] - found[-1]["seconds"]
-                    further[side].append(longer / ((case.longer - 1) * case.train["epochs"]))
-                    said += f", {1000 * further[side][-1]:.3f} ms for a further epoch"
+                    longer[side].append(measure(name, side, records, feed, case.longer)["seconds"])
+                    said += f"; {longer[side][-1]:.2f} s for {case.longer} times as many epochs"
                 print(f"{name} {turn + 1}. {side:<6} {said}", flush=True)
     losses = [runs[side][0]["losses"] for side in ("plain", "ours")]
     facts = runs["ours"][0]["facts"]
@@ -333,10 +332,11 @@ def compare(name: str, repeats: int, feed: str) -> dict[str, Any]:
         "share of time spent waiting for input": facts.get("share of time spent waiting for input", 0.0),
     }
     if case.longer:
-        result["milliseconds of a further epoch"] = {
-            side: [round(1000 * seconds, 3) for seconds in found] for side, found in further.items()
+        epochs = case.longer * case.train["epochs"]
+        result[f"seconds of {epochs} epochs"] = {
+            side: [round(seconds, 2) for seconds in found] for side, found in longer.items()
         }
-        result["times faster in a further epoch"] = faster(further)
+        result[f"times faster for {epochs} epochs"] = faster(longer)
     return result
 
 
