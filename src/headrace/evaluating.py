@@ -138,6 +138,7 @@ def evaluate(
             "slices": parts,
             "gates": gates,
             "promises": [entry for _, entry in judged],
+            "not_judged": obstacle,
         },
     )
     log.info("test %s %s %s", title(primary), short(metrics[primary]), spread(bounds[primary]))
@@ -459,6 +460,7 @@ def _own(job: Job, room: Room, records: Artifact, model: Artifact, cross_validat
             "baselines": {name: own.values(theirs) for name, theirs in measured.naive.items()},
             "gates": [*(gate for gate, _ in judged), own.baseline_gate(measured, primary)],
             "promises": [entry for _, entry in judged],
+            "not_judged": obstacle,
             "samples": own.write_samples(measured, room.output),
         },
     )

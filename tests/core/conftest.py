@@ -285,6 +285,7 @@ def evaluate(
             },
             "gates": gates,
             "promises": [{**promise, "value": 2.5, "judged": False}],
+            "not_judged": "a smoke run",
         },
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from headrace.errors import ConfigError
+from headrace.jobs import resolve
 from headrace.upkeep import cataloguing
 from headrace.upkeep.cataloguing import BEGIN, END, insert, page, table, texts
 
@@ -33,9 +34,9 @@ def promising(edit: Any) -> None:
 def measured(project: Path, **changes: Any) -> None:
     """Write results of five seeds."""
     values = {"0": 2.5, "1": 2.25, "2": 2.75}
-    entry = {"metric": "mae", "values": values, "command": "headrace run tiny", "date": "2026-11-21", **changes}
+    entry = {"values": values, "command": "headrace run tiny", "date": "2026-11-21", **changes}
     (project / "docs").mkdir(exist_ok=True)
-    (project / "docs" / "results.json").write_text(json.dumps({"tiny": {"plain": entry}}))
+    (project / "docs" / "results.json").write_text(json.dumps({"tiny": {"plain": {"mae": entry}}}))
 
 
 def cells(text: str) -> list[list[str]]:
@@ -64,11 +65,11 @@ class TestTable:
 
     def test_says_if_a_promise_was_not_kept(self, project: Path, promising: None) -> None:
         measured(project, values={"0": 3.25})
-        assert cells(table(project))[2][-1] == "3.250 (3.250 to 3.250, 1 seed), **promise not kept**"
+        assert cells(table(project))[2][-1] == "3.250 (1 seed), **promise not kept**"
 
     def test_judges_no_promise_by_a_sample(self, project: Path, promising: None) -> None:
         measured(project, values={"0": 3.25}, **{"not judged": "the data are a sample, 4 of 9 examples"})
-        said = "3.250 (3.250 to 3.250, 1 seed); not judged: the data are a sample, 4 of 9 examples"
+        said = "3.250 (1 seed); not judged: the data are a sample, 4 of 9 examples"
         assert cells(table(project))[2][-1] == said
 
     def test_is_not_broken_by_a_title(self, project: Path, edit: Any) -> None:
@@ -92,17 +93,26 @@ class TestPage:
         measured(project)
         path = project / "docs" / "results.json"
         path.write_text(path.read_text().replace('"plain"', '"folded"'))
-        assert cells(page(project))[3][-1] == "2.500 (2.250 to 2.750, 3 seeds)"
+        assert cells(page(project))[3][-1] == "mae 2.500 (2.250 to 2.750, 3 seeds)"
+
+    def test_says_of_each_promise_what_was_measured(self, project: Path, promising: None) -> None:
+        measured(project)
+        path = project / "docs" / "results.json"
+        results = json.loads(path.read_text())
+        results["tiny"]["plain"]["val_mae"] = {**results["tiny"]["plain"]["mae"], "values": {"0": 1.5}}
+        path.write_text(json.dumps(results))
+        assert [row[-1] for row in cells(page(project))[2:4]] == ["2.500 (2.250 to 2.750, 3 seeds)", "1.500 (1 seed)"]
 
     @pytest.mark.parametrize(
         ("results", "words"),
         [
             ("{", "can't be used"),
             ("[]", "can't be used"),
-            ('{"tiny": {"plain": {"values": {"0": 1}}}}', "KeyError: 'metric'"),
-            ('{"tiny": {"plain": {"values": {"0": "x"}}}}', "could not convert string to float"),
+            ('{"tiny": {"plain": {"mae": {"values": {"0": 1}}}}}', "KeyError: 'command'"),
+            ('{"tiny": {"plain": {"mae": {"values": {"0": "x"}}}}}', "could not convert string to float"),
+            ('{"tiny": {"plain": {"metric": "mae", "values": {}}}}', "can't be used"),
             ('{"tinny": {}}', "names workloads that are not there: tinny"),
-            ('{"tiny": {"plane": {"metric": "mae", "values": {}, "command": "", "date": ""}}}', "has not: plane"),
+            ('{"tiny": {"plane": {"mae": {"values": {}, "command": "", "date": ""}}}}', "has not: plane"),
         ],
     )
     def test_is_refused_for_results_that_fit_nothing(self, project: Path, results: str, words: str) -> None:
@@ -189,7 +199,7 @@ class TestStudies:
         assert self.recorded(project)[1:] == ["docs/results.json", "README.md", "docs/results.md"]
         kept = json.loads((project / "docs" / "results.json").read_text())["tiny"]
         assert list(kept) == ["plain"]
-        assert kept["plain"]["values"] == {"0": 1.75, "1": 2.25}
+        assert kept["plain"]["mae"]["values"] == {"0": 1.75, "1": 2.25}
         assert "2.000 (1.750 to 2.250, 2 seeds)" in (project / "README.md").read_text()
 
     def test_keep_what_was_measured_of_other_variants(self, project: Path) -> None:
@@ -202,7 +212,7 @@ class TestStudies:
     def test_tell_why_no_promise_is_judged_by_them(self, project: Path) -> None:
         self.recorded(project, not_judged="a sample")
         kept = json.loads((project / "docs" / "results.json").read_text())["tiny"]
-        assert kept["plain"]["not judged"] == "a sample"
+        assert kept["plain"]["mae"]["not judged"] == "a sample"
 
     @pytest.mark.parametrize(
         "changes",
@@ -219,6 +229,52 @@ class TestStudies:
         with pytest.raises(ConfigError, match="can't be used"):
             self.recorded(project)
         assert (project / "docs" / "results.json").read_text() == "{"
+
+
+class TestRuns:
+    EVALUATION: dict[str, Any] = {  # noqa: RUF012 (never changed)
+        "primary": "mae",
+        "metrics": {"mae": 2.25, "mse": 7.0},
+        "promises": [{"metric": "mae", "value": 2.25}, {"metric": "val_mae", "value": None}],
+        "not_judged": None,
+    }
+
+    def recorded(self, project: Path, seed: int = 0, **changes: Any) -> dict[str, Any]:
+        job = resolve("tiny", variant="plain", data="real", seed=seed)
+        (project / "docs").mkdir(exist_ok=True)
+        cataloguing.record_run(project, job, {**self.EVALUATION, **changes})
+        path = project / "docs" / "results.json"
+        return dict(json.loads(path.read_text())["tiny"]["plain"]) if path.exists() else {}
+
+    def test_leave_the_value_of_each_promise_that_has_one(self, project: Path) -> None:
+        (kept,) = self.recorded(project).items()
+        assert (kept[0], kept[1]["values"]) == ("mae", {"0": 2.25})
+        assert kept[1]["command"] == "headrace run tiny --variant plain --data real --seed N"
+
+    def test_leave_what_decides_where_nothing_is_promised(self, project: Path) -> None:
+        assert self.recorded(project, promises=[], primary="mse")["mse"]["values"] == {"0": 7.0}
+
+    def test_leave_nothing_where_nothing_has_a_value(self, project: Path) -> None:
+        assert self.recorded(project, promises=[{"metric": "mae", "value": None}]) == {}
+
+    def test_join_the_seeds_of_the_same_command(self, project: Path) -> None:
+        self.recorded(project, 10)
+        self.recorded(project, 2)
+        kept = self.recorded(project, 10, promises=[{"metric": "mae", "value": 3.0}])
+        assert kept["mae"]["values"] == {"2": 2.25, "10": 3.0}
+
+    def test_take_the_place_of_what_another_command_gave(self, project: Path) -> None:
+        measured(project)
+        assert self.recorded(project)["mae"]["values"] == {"0": 2.25}
+
+    def test_tell_why_no_promise_is_judged_by_them(self, project: Path) -> None:
+        assert self.recorded(project, not_judged="a sample")["mae"]["not judged"] == "a sample"
+
+    def test_of_something_else_than_the_variant_are_refused(self, project: Path) -> None:
+        job = resolve("tiny", data="synthetic", profile="smoke", overrides={"train.epochs": 2})
+        with pytest.raises(ConfigError) as error:
+            cataloguing.writable(job, ["train.epochs", "publish.waivers.promise"])
+        assert "received: --set train.epochs, --profile smoke, --data synthetic" in str(error.value)
 
 
 class TestTuningsAndEnsembles:

@@ -154,6 +154,28 @@ class TestRun:
     def test_says_no_synthetic_data_of_real_ones(self, headrace: Headrace, standing_in: Any) -> None:
         assert "SYNTHETIC" not in headrace("run", "tiny", "--data", "real").out
 
+    def test_writes_what_was_measured_into_the_documents(
+        self, headrace: Headrace, standing_in: Any, project: Path
+    ) -> None:
+        result = headrace("run", "tiny", "--data", "real", "--seed", "3", "--write")
+        path = project / "docs" / "results.json"
+        assert (result.code, result.err.splitlines()[-1]) == (0, f"wrote {path}")
+        (kept,) = json.loads(path.read_text())["tiny"]["plain"].values()
+        assert (kept["values"], kept["not judged"]) == ({"3": 2.5}, "a smoke run")
+
+    def test_writes_nothing_of_made_up_data(self, headrace: Headrace, standing_in: Any, project: Path) -> None:
+        result = headrace("run", "tiny", "--write")
+        assert (result.code, (project / "docs").exists()) == (0, False)
+        assert "the data are made up" in result.err
+
+    def test_that_is_to_be_written_has_to_be_the_variant_as_it_is(
+        self, headrace: Headrace, standing_in: Any, project: Path
+    ) -> None:
+        result = headrace("run", "tiny", "--set", "train.epochs=2", "--write")
+        assert result.code == 2
+        assert "received: --set train.epochs" in result.err
+        assert not (home() / "runs").exists()
+
     def test_ends_dead_runs_first(self, headrace: Headrace, standing_in: Any) -> None:
         process = {"host": os.uname().nodename, "pid": 2**22 + 1, "born": "1"}
         path = home() / "runs" / "tiny" / "20200101-000000-aaaaaa" / "run.json"

@@ -13,7 +13,8 @@ from typing import Any, cast
 
 import click
 
-from headrace.artifacts import read_json, system_errors
+from headrace import projects
+from headrace.artifacts import system_errors
 from headrace.cli.engines import Spread, carried_out_by, spread_options
 from headrace.cli.process import quiet_libraries
 from headrace.cli.shared import Command, application, newest, number, request, request_options, show_json, show_table
@@ -88,7 +89,8 @@ def plan(workload: str, engine: str, as_json: bool, **options: Any) -> None:
 @request_options
 @spread_options
 @waiver_options
-def run(workload: str, engine: str, as_json: bool, spread: Spread, **options: Any) -> int:
+@click.option("--write", "into_docs", is_flag=True, help="Write what was measured into docs/ and the README, too.")
+def run(workload: str, engine: str, as_json: bool, spread: Spread, into_docs: bool, **options: Any) -> int:
     """Run a workload from download to report.
 
     What is already made is skipped. What the gates decide, and what a waiver is: docs/registry.md.
@@ -100,8 +102,11 @@ def run(workload: str, engine: str, as_json: bool, spread: Spread, **options: An
     """
     from headrace import running
     from headrace.chain import standard
+    from headrace.upkeep import cataloguing
 
     asked = request(workload, **options)
+    if into_docs:
+        cataloguing.writable(asked.job, asked.overrides)
     end_dead_runs()
     with quiet_libraries():
         if engine == "prefect":
@@ -115,7 +120,17 @@ def run(workload: str, engine: str, as_json: bool, spread: Spread, **options: An
         show_json(summary)
     else:
         show_summary(summary)
+    if into_docs and summary["data"] != "real":
+        log.warning("nothing is written into the documents: the data are made up")
+    elif into_docs:
+        for path in cataloguing.record_run(projects.root(), asked.job, _evaluation(summary)):
+            click.echo(f"wrote {path}", err=True)
     return running.exit_code(summary)
+
+
+def _evaluation(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """What the run's model was measured to be."""
+    return dict(json.loads((Path(summary["artifacts"]["evaluate"]) / "evaluation.json").read_text()))
 
 
 def end_dead_runs() -> None:
@@ -135,8 +150,7 @@ def show_summary(summary: dict[str, Any]) -> None:
         click.echo("SYNTHETIC DATA: made up by the workload's twin; nothing here says how good the model is.")
     stages = [(s["node"], s["state"], f"{s['seconds']:.1f}", s["reason"]) for s in summary["stages"]]
     show_table(("stage", "state", "seconds", "because"), stages, right=("seconds",))
-    evaluation = read_json(Path(summary["artifacts"]["evaluate"]) / "evaluation.json") or {}
-    intervals = evaluation.get("intervals", {})
+    intervals = _evaluation(summary)["intervals"]
     metrics = [
         (name, number(value), " to ".join(number(bound) for bound in intervals.get(name) or ()))
         for name, value in summary["metrics"].items()

@@ -1,10 +1,10 @@
 """What the documents say of results: the README's table of workloads, a page of all variants, and one for each study.
 
-`docs/results.json` holds what was measured: workload → variant → metric, values by seed, command, date; and, where no
+`docs/results.json` holds what was measured: workload → variant → metric → values by seed, command, date; and, where no
 promise is judged by it, why (`not judged`).
 
 ```json
-{"tiny": {"plain": {"metric": "mae", "values": {"0": 2.41, "1": 2.5}, "command": "headrace run …", "date": "…"}}}
+{"tiny": {"plain": {"mae": {"values": {"0": 2.41, "1": 2.5}, "command": "headrace run …", "date": "…"}}}}
 ```
 """
 
@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from headrace import projects
 from headrace.artifacts import write_atomically, write_json
 from headrace.errors import ConfigError
 from headrace.showing.tabulating import of_ensemble, of_tuning
 from headrace.spec import Pipeline, Promise
+
+if TYPE_CHECKING:
+    from headrace.jobs import Job
 
 BEGIN, END = "<!-- workloads:begin -->", "<!-- workloads:end -->"
 
@@ -35,6 +38,7 @@ beside the figure that its book reports, and what was measured on real data. Stu
 """
 
 Measured = Mapping[str, Any]
+"""What was measured by one metric: values by seed, command, date, perhaps `not judged`."""
 
 
 def table(root: Path) -> str:
@@ -55,7 +59,7 @@ def table(root: Path) -> str:
             _row(
                 (
                     *(link, pipeline.title, pipeline.book, len(pipeline.variants), f"`{name}`"),
-                    *(*_promised(promise), _measured(promise, found.get(name))),
+                    *(*_promised(promise), _measured(promise, found.get(name, {}))),
                 )
             )
         )
@@ -78,17 +82,18 @@ def page(root: Path) -> str:
         for name, variant in pipeline.variants.items():
             told = variant.description
             for promise in variant.promises or (None,):
-                cells = (*_promised(promise), _measured(promise, found.get(name)))
+                cells = (*_promised(promise), _measured(promise, found.get(name, {})))
                 lines.append(_row((shown, f"`{name}`", told, *cells)))
                 shown = told = ""
         details += [
-            f"- `{pipeline.name}` `{variant}`, {one['date']}, `{one['command']}`: {one['metric']} {_seeds(one)}"
-            for variant, one in found.items()
+            f"- `{pipeline.name}` `{variant}`, {one['date']}, `{one['command']}`: {metric} {_seeds(one)}"
+            for variant, metrics in found.items()
+            for metric, one in metrics.items()
         ]
     return "\n".join([*lines, *details, ""])
 
 
-def _everything(root: Path) -> Iterator[tuple[Pipeline, dict[str, Measured]]]:
+def _everything(root: Path) -> Iterator[tuple[Pipeline, dict[str, dict[str, Measured]]]]:
     """Each workload and what was measured of its variants."""
     results = _results(root / "docs" / "results.json")
     for name in projects.names():
@@ -138,7 +143,7 @@ def record(root: Path, kind: str, found: Mapping[str, Any], command: str) -> lis
     Returns:
         The files that were written.
     """
-    date = time.strftime("%Y-%m-%d", time.gmtime())
+    date = _today()
     name = found["study" if kind == "study" else "tuning" if kind == "tune" else "ensemble"]
     page = root / "docs" / "studies" / f"{found['workload']}-{name}.md"
     page.parent.mkdir(parents=True, exist_ok=True)
@@ -151,26 +156,91 @@ def record(root: Path, kind: str, found: Mapping[str, Any], command: str) -> lis
         return [page]
     variants = projects.load(found["workload"]).variants
     measured = {
-        cell["cell"]: {
-            "metric": found["metric"],
-            "values": {seed: round(value, 5) for seed, value in cell["values"].items()},
-            "command": command,
-            "date": date,
-            **({"not judged": found["not_judged"]} if found.get("not_judged") else {}),
-        }
+        cell["cell"]: {found["metric"]: _entry(cell["values"], command, date, found.get("not_judged"))}
         for cell in found["cells"]
         if cell["cell"] in variants and cell["settings"] == {"variant": cell["cell"]} and cell["value"] is not None
     }
     return [page, *(keep(root, found["workload"], measured) if measured else [])]
 
 
-def keep(root: Path, workload: str, measured: Mapping[str, Measured]) -> list[Path]:
+def writable(job: Job, overrides: Iterable[str]) -> None:
+    """Make sure that what a run measures may be called a result of its variant.
+
+    Args:
+        job: The job.
+        overrides: Paths of the settings that differ from the variant's.
+
+    Raises:
+        ConfigError: It may not: the run is short, or on made-up or other data, or something was changed.
+    """
+    reasons = [f"--set {path}" for path in overrides if not path.startswith("publish.")]
+    if job.profile != "full":
+        reasons.append(f"--profile {job.profile}")
+    if job.data == "synthetic":
+        reasons.append("--data synthetic")
+    if job.usual_source not in (job.source, job.origin.stands_for):
+        reasons.append(f"--source {job.source}")
+    if reasons:
+        raise ConfigError(
+            "What this run measures is no result of the variant.",
+            expected="the variant as it is, whole, on its own data",
+            received=", ".join(reasons),
+            remedy="leave out --write, or what differs",
+        )
+
+
+def record_run(root: Path, job: Job, evaluation: Mapping[str, Any]) -> list[Path]:
+    """Write what a run has measured into the documents, beside what other seeds gave by the same command.
+
+    Args:
+        root: The project.
+        job: The job, which is `writable` and had real data.
+        evaluation: Contents of its `evaluation.json`: what was promised is kept, or else what decides.
+
+    Returns:
+        The files that were written; none if nothing has a value.
+
+    Raises:
+        ConfigError: As `keep`.
+    """
+    promised = {entry["metric"]: entry["value"] for entry in evaluation["promises"]}
+    primary = evaluation["primary"]
+    values = {
+        metric: value
+        for metric, value in (promised or {primary: evaluation["metrics"][primary]}).items()
+        if value is not None
+    }
+    command = f"headrace run {job.workload} --variant {job.variant} --data real --seed N"
+    before = _results(root / "docs" / "results.json").get(job.workload, {}).get(job.variant, {})
+    measured = {}
+    for metric, value in values.items():
+        earlier = before.get(metric, {})
+        others = earlier["values"] if earlier.get("command") == command else {}
+        seeds = dict(sorted({**others, str(job.seed): value}.items(), key=lambda one: int(one[0])))
+        measured[metric] = _entry(seeds, command, _today(), evaluation["not_judged"])
+    return keep(root, job.workload, {job.variant: measured}) if measured else []
+
+
+def _entry(values: Mapping[Any, float], command: str, date: str, not_judged: str | None) -> dict[str, Any]:
+    return {
+        "values": {str(seed): round(value, 5) for seed, value in values.items()},
+        "command": command,
+        "date": date,
+        **({"not judged": not_judged} if not_judged else {}),
+    }
+
+
+def _today() -> str:
+    return time.strftime("%Y-%m-%d", time.gmtime())
+
+
+def keep(root: Path, workload: str, measured: Mapping[str, Mapping[str, Measured]]) -> list[Path]:
     """Write what was measured of some variants beside the results of the others, and bring the README up to date.
 
     Args:
         root: The project.
         workload: The workload.
-        measured: Variant → metric, values by seed, command, date.
+        measured: Variant → metric → values by seed, command, date. Other metrics of a variant stay.
 
     Returns:
         The files that were written.
@@ -180,7 +250,9 @@ def keep(root: Path, workload: str, measured: Mapping[str, Measured]) -> list[Pa
     """
     path = root / "docs" / "results.json"
     results = _results(path)
-    results[workload] = {**results.get(workload, {}), **measured}
+    kept = results.setdefault(workload, {})
+    for variant, metrics in measured.items():
+        kept[variant] = {**kept.get(variant, {}), **metrics}
     write_json(path, results)
     changed = texts(root)
     for document, text in changed.items():
@@ -238,17 +310,21 @@ def _promised(promise: Promise | None) -> tuple[str, str]:
     return f"{where} {promise.metric} {promise.bounds}", f"{promise.book:g}{source}" if promise.book is not None else ""
 
 
-def _measured(promise: Promise | None, measured: Measured | None) -> str:
-    """Mean and range over the seeds, if it is what was promised that was measured."""
-    if measured is None or (promise and promise.metric != measured["metric"]):
+def _measured(promise: Promise | None, measured: Mapping[str, Measured]) -> str:
+    """Mean and range over the seeds: of what was promised, or else of what was measured first."""
+    metric = promise.metric if promise else next(iter(measured), None)
+    if metric is None or metric not in measured:
         return ""
-    values = list(measured["values"].values())
+    one = measured[metric]
+    values = list(one["values"].values())
     mean = sum(values) / len(values)
+    several = len(values) > 1
+    seeds = f"{min(values):.3f} to {max(values):.3f}, {len(values)} seeds" if several else "1 seed"
+    named = "" if promise else f"{metric} "
     kept = "" if promise is None or all(promise.holds(value) for value in values) else ", **promise not kept**"
-    if promise and measured.get("not judged"):
-        kept = f"; not judged: {measured['not judged']}"
-    seeds = f"{len(values)} seeds" if len(values) > 1 else "1 seed"
-    return f"{mean:.3f} ({min(values):.3f} to {max(values):.3f}, {seeds}){kept}"
+    if promise and one.get("not judged"):
+        kept = f"; not judged: {one['not judged']}"
+    return f"{named}{mean:.3f} ({seeds}){kept}"
 
 
 def _seeds(measured: Measured) -> str:
@@ -259,16 +335,17 @@ def _row(cells: Any) -> str:
     return f"| {' | '.join(str(cell).replace('|', chr(92) + '|') for cell in cells)} |"
 
 
-def _results(path: Path) -> dict[str, dict[str, Measured]]:
+def _results(path: Path) -> dict[str, dict[str, dict[str, Measured]]]:
     if not path.is_file():
         return {}
-    expected = '{workload: {variant: {"metric": …, "values": {seed: number}, "command": …, "date": …}}}'
+    expected = '{workload: {variant: {metric: {"values": {seed: number}, "command": …, "date": …}}}}'
     try:
-        results: dict[str, dict[str, Measured]] = json.loads(path.read_text())
+        results: dict[str, dict[str, dict[str, Measured]]] = json.loads(path.read_text())
         for variants in results.values():
-            for measured in variants.values():
-                [float(value) for value in measured["values"].values()]
-                [measured[name] for name in ("metric", "command", "date")]
+            for metrics in variants.values():
+                for measured in metrics.values():
+                    [float(value) for value in measured["values"].values()]
+                    [measured[name] for name in ("command", "date")]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{path.name} can't be used.", expected=expected, received=f"{type(error).__name__}: {error}"
