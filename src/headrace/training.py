@@ -443,7 +443,7 @@ def _program(
 def _call_once(model: keras.Model, sample: Split) -> None:
     """Let a subclassed model create its weights, as it will when it is trained."""
     if not model.built:
-        from headrace.engine.epochs import first_call
+        from headrace.engine.steps import first_call
 
         first_call(model, sample)
 

@@ -111,7 +111,7 @@ strategy = choose("mirrored")
 with strategy.scope():
     given = keras.Input((50,))
     model = keras.Model(given, keras.layers.Dropout(0.5)(given))
-from headrace.engine.epochs import _split_noise
+from headrace.engine.steps import _split_noise
 _split_noise(model)
 noise = strategy.run(tf.function(lambda: model(tf.ones((4, 50)), training=True)))
 one, other = (values.numpy() for values in strategy.experimental_local_results(noise))

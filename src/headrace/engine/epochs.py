@@ -1,29 +1,25 @@
 """The training of a Keras model in one graph: the loop over steps, and over whole epochs, runs inside TensorFlow.
 
 For small networks a step costs far less than the Python around it. Measured on house prices (benchmarks/README.md):
-the same updates as `model.fit` on the same batches, tens of times faster. The model, its losses, metrics and optimizer
-are Keras' own, and so is a `train_step` that a model brings along.
+the same updates as `model.fit` on the same batches, tens of times faster. What a step is: `headrace.engine.steps`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from headrace.engine.callbacks import Watchers, rate
-from headrace.engine.compiling import compile_model
 from headrace.engine.feeding import Memory, Split, Stream, padded, shared
-from headrace.errors import ConfigError, nearest
+from headrace.engine.steps import Step, has_own, mapped, rows_of
 from headrace.ragged import Ragged
 from headrace.records.inputs import aligned
 from headrace.records.orders import order
 from headrace.spec import Train
-from headrace.windows import Windowed
 
 if TYPE_CHECKING:
     import keras
@@ -87,7 +83,6 @@ class Program:
         streamed: bool = False,
         worker: tuple[int, int] = (0, 1),
     ) -> None:
-        import keras
         import tensorflow as tf
 
         self.model = model
@@ -95,133 +90,40 @@ class Program:
         self.strategy = strategy
         self.replicas = strategy.num_replicas_in_sync
         self._worker = worker
-        self._class_weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
-        self._own_step = type(model).train_step is not keras.Model.train_step
-        self._own_test = self._own_step or type(model).test_step is not keras.Model.test_step
-        self._train_names: list[str] = []
-        self._test_names: list[str] = []
         self.names: list[str] = []
         self._placed: tuple[Memory, Any] | None = None
         self._drawn: tuple[Any, int, int, Any] | None = None
-        self._total = tf.Variable(0.0, trainable=False)
         self.waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         """Seconds that steps have waited for the batches of a stream."""
-        self._compiled = settings.jit_compile and self._can_be_compiled(sample, streamed)
-        self._masked = self._compiled and not streamed
+        compiled = settings.jit_compile and _can_be_compiled(model, settings, self.replicas, sample, streamed)
+        self._masked = compiled and not streamed
         whole = self._masked or settings.drop_remainder
         self._size = settings.batch_size if whole and len(sample) >= settings.batch_size else None
-        self._specs = _specs(sample)
-        with strategy.scope():
-            self._ready(sample, own_compile, custom or {})
-            if self.replicas > 1:
-                _split_noise(model)
-                self._build_optimizers()
-        self._graph_of_a_step = tf.function(self._step, autograph=False, jit_compile=self._compiled and streamed)
-        # Traced by itself: a model's own step creates its optimizers' variables, which it could not in a loop.
-        with self._told_in_our_words(sample.targets):
-            traced = self._graph_of_a_step.get_concrete_function(*self._specs_of_a_step())
-        # One that was never built moves nothing: `compile` of a model with optimizers of its own leaves such a one.
-        self.optimizers = [optimizer for optimizer in _optimizers(model) if optimizer.built]
+        self._step = Step(
+            model,
+            settings,
+            strategy,
+            sample,
+            custom=custom,
+            own_compile=own_compile,
+            class_weights=class_weights,
+            size=self._size,
+            masked=self._masked,
+            jit=compiled and streamed,
+            worker=worker,
+        )
+        self.optimizers = self._step.optimizers
         self.watchers = Watchers(settings, model.weights, self.optimizers)
         self._rate = rate(self.optimizers[0]) if settings.reduce_lr else None
-        self._variables = self._everything(traced.graph.variables)
+        self._variables = self._everything()
         self._start = self.state
         if streamed:
             self._stream_graph = tf.function(self._stream, autograph=False)
             self._finish_graph = tf.function(self._finish_stream, autograph=False)
         else:
-            self._graph = tf.function(self._run, autograph=False, jit_compile=self._compiled)
+            self._graph = tf.function(self._run, autograph=False, jit_compile=compiled)
 
-    # ------------------------------------------------------------------------------------------- readiness
-
-    def _ready(self, sample: Split, own_compile: Any, custom: Mapping[str, Any]) -> None:
-        """Compile the model, and let everything create its variables now: inside a loop it would be too late."""
-        model = self.model
-        inputs, targets, _ = sample.take(slice(0, 2)).tensors()
-        x, y = self._packed(*_map(padded, (inputs, targets)))
-        compile_model(model, self.settings, custom, own_compile, weighted=not self._own_step)
-        if self._own_step:
-            return
-        # Recurrent layers with dropout draw from their generators even where they don't drop anything.
-        drawn = [(variable, variable.numpy()) for variable in model.non_trainable_variables]
-        with self._told_in_our_words(targets):
-            predicted = _answers(model, x)
-            model.optimizer.build(model.trainable_variables)
-            model.compute_loss(x, y, predicted, None, training=False)
-            model.compute_metrics(x, y, predicted, None)
-        self._reset()
-        for variable, value in drawn:
-            variable.assign(value)
-
-    @contextlib.contextmanager
-    def _told_in_our_words(self, targets: Iterable[str]) -> Iterator[None]:
-        """Say what Keras means when a model of the usual step, its targets and the settings don't fit."""
-        try:
-            yield
-        except (ValueError, KeyError, TypeError) as error:
-            if self._own_step:
-                raise
-            raise ConfigError(
-                "The model, its targets and the training settings don't go together.",
-                expected=f"outputs for {', '.join(targets) or 'no target'}",
-                received=str(error).strip().splitlines()[0],
-                remedy="see train.loss and train.metrics in `headrace show`, and the names of the model's outputs",
-            ) from error
-
-    def _build_optimizers(self) -> None:
-        """Let the optimizers of a model's own step create their variables, in the scope of the strategy.
-
-        Among several replicas a step can't create them itself. Which weights an optimizer moves is told by a step that
-        is traced, and never run, with optimizers that only listen.
-        """
-        import tensorflow as tf
-
-        moved: dict[int, list[Any]] = {}
-        waiting = {id(optimizer): optimizer for optimizer in _optimizers(self.model) if not optimizer.built}
-        for number, optimizer in waiting.items():
-            optimizer.apply = lambda _, variables=(), number=number: moved.setdefault(number, list(variables))
-
-        def step(inputs: Any, targets: Any, weights: Any) -> Any:
-            return self.strategy.run(lambda: self.model.train_step(self._data(inputs, targets, weights)))
-
-        if waiting:
-            tf.function(step, autograph=False).get_concrete_function(*self._specs)
-        for number, optimizer in waiting.items():
-            del optimizer.apply
-            if number in moved:
-                optimizer.build(moved[number])
-
-    def _can_be_compiled(self, sample: Split, streamed: bool) -> bool:
-        """Whether XLA would compute the same; a warning says why not."""
-        import keras
-
-        uneven = len(sample) % self.settings.batch_size and not self.settings.drop_remainder
-        reasons = {
-            "XLA can't compile what several replicas do together": self.replicas > 1,
-            "batch normalisation would see the rows that fill up a last batch": uneven
-            and not streamed
-            and any(isinstance(layer, keras.layers.BatchNormalization) for layer in self.model._flatten_layers()),
-            "a model with a step of its own would see the rows that fill up a last batch": uneven
-            and not streamed
-            and self._own_step,
-            "the length of the examples differs": any(isinstance(v, Ragged) for v in sample.inputs.values()),
-        }
-        for reason, holds in reasons.items():
-            if holds:
-                log.warning("jit_compile is left out: %s", reason)
-                return False
-        return True
-
-    def _specs_of_a_step(self) -> Any:
-        """The shapes of what a step takes."""
-        import tensorflow as tf
-
-        size = self._size if self._worker[1] == 1 else None
-        batch = _map(lambda spec: tf.TensorSpec((size, *spec.shape[1:]), spec.dtype), self._specs)
-        mask = tf.TensorSpec((size,), tf.float32) if self._masked else None
-        return *batch, mask, tf.TensorSpec((), tf.float32)
-
-    def _everything(self, captured: Iterable[Any]) -> list[Any]:
+    def _everything(self) -> list[Any]:
         """Every variable that a step reads or writes, those of the model first.
 
         What the lists of Keras leave out (a generator that a layer keeps, an average in a closure) is found among those
@@ -232,7 +134,7 @@ class Program:
         model = self.model
         variables = [*model.variables, *(v for metric in model.metrics for v in metric.variables)]
         variables += [v for optimizer in self.optimizers for v in optimizer.variables]
-        variables += [self._total, *self.watchers.variables]
+        variables += [self._step.total, *self.watchers.variables]
         kept, seen = [], set()
         for variable in variables:
             if id(variable) not in seen:
@@ -240,28 +142,8 @@ class Program:
                 kept.append(variable)
         if self.replicas == 1:
             known = {id(v.value) if isinstance(v, keras.Variable) else id(v) for v in kept}
-            kept += [v for v in captured if id(v) not in known]
+            kept += [v for v in self._step.captured if id(v) not in known]
         return kept
-
-    def _packed(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
-        """Inputs and targets as the model takes them: the tensor itself where there is only one."""
-        x = inputs if len(inputs) > 1 else next(iter(inputs.values()))
-        outputs = getattr(self.model, "output", None)
-        if not targets:
-            return x, None
-        if isinstance(outputs, dict) or (len(targets) > 1 and not isinstance(outputs, list | tuple)):
-            return x, targets
-        if len(targets) == 1:
-            return x, next(iter(targets.values()))
-        names = list(self.model.output_names)
-        if set(names) != set(targets):
-            lines = [f"`{name}` is no output: {nearest(name, names)}" for name in targets if name not in names]
-            raise ConfigError(
-                "The outputs of the model aren't called as the targets: " + "; ".join(lines),
-                expected=", ".join(targets),
-                received=", ".join(names),
-            )
-        return x, [targets[name] for name in names]
 
     # ------------------------------------------------------------------------------------------- state
 
@@ -320,13 +202,13 @@ class Program:
             ConfigError: Something is to be watched that isn't measured.
         """
         held = feed.held is not None
-        if held and self._own_test and not self._test_names:
+        if held and self._step.own_judge and not self._step.judged_names:
             import tensorflow as tf
 
             # Tracing it tells the names.
-            tf.function(self._judge, autograph=False).get_concrete_function(*self._specs)
-        names = self._train_names or ["loss", *(name for name in self.model.get_metrics_result() if name != "loss")]
-        watched = [f"val_{name}" for name in self._test_names or names] if held else []
+            tf.function(self._step.judge, autograph=False).get_concrete_function(*self._step.specs)
+        names = self._step.names or ["loss", *(name for name in self.model.get_metrics_result() if name != "loss")]
+        watched = [f"val_{name}" for name in self._step.judged_names or names] if held else []
         self.names = [*names, *watched, *(["learning_rate"] if self._rate is not None else [])]
         self._trained = len(names)
         self.watchers.check(self.names)
@@ -336,7 +218,7 @@ class Program:
         """Which columns must be finite numbers."""
         names = self.names[: self._trained]
         # The loss itself; of a model with a step of its own everything that is called one.
-        return [i for i, name in enumerate(names) if name.endswith("loss") and (self._own_step or not i)] or [0]
+        return [i for i, name in enumerate(names) if name.endswith("loss") and (self._step.own or not i)] or [0]
 
     def run(self, train: Split, held: Split | None, seed: int, first: int, epochs: int) -> Array:
         """Train for whole epochs, fewer if early stopping or a loss that is no number ends them.
@@ -402,7 +284,7 @@ class Program:
         carry, latest = self._stream_graph(iterator, feed.examples, tf.constant(step), tf.constant(step + steps))
         if step + steps < per_epoch:
             return Advance(np.zeros((0, len(self.names)), np.float32), steps, latest.numpy())
-        numbers = sum(_numbers(spec) for spec in self._specs[0].values())
+        numbers = sum(_numbers(spec) for spec in self._step.specs[0].values())
         held = feed.watched(self._piece(numbers)) if feed.held else (None, 0)
         row = self._finish_graph(held[0], tf.constant(held[1]), carry, tf.constant(epoch + 1), feed.examples)
         return Advance(row.numpy()[None], steps, None)
@@ -472,9 +354,9 @@ class Program:
         done, begin, left, _, rows, carry = tf.while_loop(
             lambda done, begin, left, going, rows, carry: tf.logical_and(left > 0, going),
             one,
-            (tf.constant(0), step, steps, tf.constant(True), rows, self._nothing()),
+            (tf.constant(0), step, steps, tf.constant(True), rows, self._step.nothing()),
         )
-        return rows.stack(), done, left, self._results(carry, self._seen(begin, examples))
+        return rows.stack(), done, left, self._step.results(carry, self._seen(begin, examples))
 
     def _stream(self, iterator: Any, examples: Any, begin: Any, end: Any) -> Any:
         """Steps on the next batches of an iterator; what the last one answered, and metrics so far."""
@@ -492,7 +374,7 @@ class Program:
             return (*batch, None)[:3]
 
         carry = self._loop(next_batch, begin, end, examples)
-        return carry, self._results(carry, self._seen(end, examples))
+        return carry, self._step.results(carry, self._seen(end, examples))
 
     def _finish_stream(self, held: Any, pieces: Any, carry: Any, epoch: Any, examples: Any) -> Any:
         """The end of an epoch of a stream."""
@@ -527,7 +409,7 @@ class Program:
             rows = positions[first : tf.minimum(first + batch, examples)]
         if self._worker[1] > 1:
             rows = rows[self._worker[0] :: self._worker[1]]
-        return _map(lambda values: padded(gathered(values, rows)), train)
+        return mapped(lambda values: padded(gathered(values, rows)), train)
 
     def _loop(self, batch_of: Callable[[Any], Any], begin: Any, end: Any, examples: Any) -> Any:
         """The steps of an epoch from `begin` to before `end`; what the last one answered."""
@@ -540,132 +422,25 @@ class Program:
             # The rows of the whole batch, not only those of this worker.
             count = tf.minimum(size, examples - number * size)
             mask = tf.cast(tf.range(size) < count, tf.float32) if self._masked else None
-            answer = self._graph_of_a_step(inputs, targets, weights, mask, tf.cast(count, tf.float32))
+            answer = self._step(inputs, targets, weights, mask, tf.cast(count, tf.float32))
             return number + 1, answer
 
-        return tf.while_loop(lambda number, _: number < end, step, (begin, self._nothing()))[1]
-
-    def _nothing(self) -> Any:
-        """What a step answers, before the first one."""
-        import tensorflow as tf
-
-        return tf.zeros((max(len(self._train_names), 1),))
-
-    def _step(self, inputs: Any, targets: Any, weights: Any, mask: Any, count: Any) -> Any:
-        """One update.
-
-        Args:
-            inputs: Those of the batch, by name.
-            targets: Those of the batch, by name.
-            weights: How much each row counts in the loss, or None.
-            mask: 1 for a row that counts and 0 for one that fills up, or None if all count.
-            count: How many rows count, over all workers.
-
-        Returns:
-            The metrics that a model's own step answers; else nothing of interest.
-        """
-        import tensorflow as tf
-
-        if self._class_weights is not None:
-            weights = self._weighted(targets, weights)
-        update = self._own_update if self._own_step else self._update
-        if self.replicas == 1:
-            answer = update(inputs, targets, weights, mask, count, 1.0)
-            return answer if self._own_step else self._added(answer * count)
-        if self._own_step and (self.settings.batch_size % self.replicas or not self._size):
-            raise ConfigError(
-                "A model with a step of its own can be spread over replicas only in batches of one size.",
-                expected=f"train.drop_remainder, and a train.batch_size that {self.replicas} replicas can share",
-                received=f"batch_size {self.settings.batch_size}, drop_remainder {self.settings.drop_remainder}",
-            )
-
-        local = self.replicas // self._worker[1]
-
-        def on_replica() -> Any:
-            number = tf.distribute.get_replica_context().replica_id_in_sync_group
-            rows = tf.range(number % local if local > 1 else 0, _rows(inputs), local)
-            x, y, w = _map(lambda values: tf.gather(values, rows), (inputs, targets, weights))
-            # Keras divides by the number of replicas, gradients are summed over them: a replica with fewer rows than
-            # the others must count for as much less.
-            return update(x, y, w, None, count, tf.cast(tf.size(rows) * self.replicas, tf.float32) / count)
-
-        answers = self.strategy.run(on_replica)
-        if self._own_step:
-            return self.strategy.reduce(tf.distribute.ReduceOp.MEAN, answers, axis=None)
-        return self._added(self.strategy.reduce(tf.distribute.ReduceOp.SUM, answers, axis=None) * count)
-
-    def _added(self, loss: Any) -> Any:
-        """Add the loss of a batch to that of the epoch."""
-        import tensorflow as tf
-
-        self._total.assign_add(loss)
-        return tf.zeros((1,))
-
-    def _update(self, inputs: Any, targets: Any, weights: Any, mask: Any, count: Any, share: Any) -> Any:
-        """The step that Keras gives every model, with rows that need not count; its loss."""
-        import tensorflow as tf
-
-        model = self.model
-        x, y = self._packed(inputs, targets)
-        scaled = weights
-        if mask is not None:
-            # Keras divides the loss by the size of the batch, whatever its rows weigh.
-            filled = mask * (tf.cast(tf.size(mask), tf.float32) / count)
-            scaled = filled if weights is None else weights * filled
-        with tf.GradientTape() as tape:
-            predicted = model(x, training=True)
-            loss = model.compute_loss(x, y, predicted, scaled, training=True) * share
-            raised = model.optimizer.scale_loss(loss)
-        variables = model.trainable_variables
-        model.optimizer.apply_gradients(zip(tape.gradient(raised, variables), variables, strict=True))
-        model.compute_metrics(x, y, predicted, mask)
-        return loss
-
-    def _own_update(self, inputs: Any, targets: Any, weights: Any, _mask: Any, _count: Any, _share: Any) -> Any:
-        """The model's own step."""
-        results = _flat(self.model.train_step(self._data(inputs, targets, weights)))
-        self._train_names = list(results)
-        return _vector(results)
-
-    def _data(self, inputs: Any, targets: Any, weights: Any) -> Any:
-        """A batch as `fit` hands it to a model's own step."""
-        x, y = self._packed(inputs, targets)
-        if y is None:
-            return x
-        return (x, y) if weights is None else (x, y, weights)
-
-    def _weighted(self, targets: Any, weights: Any) -> Any:
-        """The weights of the examples, by the classes that they are in."""
-        import tensorflow as tf
-
-        (classes,) = targets.values()
-        one_hot = classes.shape.rank > 1 and classes.shape[-1] > 1
-        numbers = tf.argmax(classes, -1) if one_hot else tf.cast(tf.reshape(classes, [-1]), tf.int64)
-        found = tf.gather(self._class_weights, numbers)
-        return found if weights is None else found * weights
+        return tf.while_loop(lambda number, _: number < end, step, (begin, self._step.nothing()))[1]
 
     def _finish(self, carry: Any, examples: Any, evaluate: Callable[[], Any], held: bool, epoch: Any) -> Any:
         """The end of an epoch: its metrics, and whether to go on."""
         import tensorflow as tf
 
-        row = self._results(carry, self._seen(self.steps(examples), examples))
+        row = self._step.results(carry, self._seen(self.steps(examples), examples))
         going = tf.reduce_all(tf.math.is_finite(tf.gather(row, self.losses)))
-        self._reset()
+        self._step.reset()
         if held:
             row = tf.concat([row, evaluate()], 0)
-            self._reset()
+            self._step.reset()
         if self._rate is not None:
             row = tf.concat([row, tf.reshape(tf.cast(self._rate.value, tf.float32), [1])], 0)
         values = dict(zip(self.names, tf.unstack(row, len(self.names)), strict=True))
         return row, tf.logical_and(going, self.watchers.watch(values, epoch))
-
-    def _results(self, carry: Any, examples: Any) -> Any:
-        """The metrics of the epoch so far."""
-        import tensorflow as tf
-
-        if self._own_step:
-            return carry
-        return tf.concat([[self._total / tf.cast(examples, tf.float32)], self._metrics()], 0)
 
     def _evaluate(self, held: Any) -> Any:
         """Loss and metrics of the held-out examples in memory, in pieces of equal size and a last one."""
@@ -679,8 +454,8 @@ class Program:
 
         def piece(start: Any, rows: int) -> Any:
             if rows == examples:
-                return _map(padded, held)
-            return _map(lambda values: padded(gathered(values, start + tf.range(rows))), held)
+                return mapped(padded, held)
+            return mapped(lambda values: padded(gathered(values, start + tf.range(rows))), held)
 
         last = piece(whole * size, rest) if rest else None
         return self._judged(lambda number: piece(number * size, size), whole, last)
@@ -694,67 +469,42 @@ class Program:
         import tensorflow as tf
 
         def add(total: Any, seen: Any, batch: Any) -> Any:
-            answer, count = self._judge(*batch), tf.cast(_rows(batch[0]), tf.float32)
-            return (answer if self._own_test else total + answer * count), seen + count
+            answer, count = self._step.judge(*batch), tf.cast(rows_of(batch[0]), tf.float32)
+            return (answer if self._step.own_judge else total + answer * count), seen + count
 
         def one(number: Any, total: Any, seen: Any) -> Any:
             return number + 1, *add(total, seen, batch_of(number))
 
-        total, seen = tf.zeros((max(len(self._test_names), 1),)), tf.constant(0.0)
+        total, seen = tf.zeros((max(len(self._step.judged_names), 1),)), tf.constant(0.0)
         if isinstance(pieces, int) and pieces == 1:
             total, seen = add(total, seen, batch_of(0))
         else:
             _, total, seen = tf.while_loop(lambda number, *_: number < pieces, one, (tf.constant(0), total, seen))
         if rest is not None:
             total, seen = add(total, seen, rest)
-        return total if self._own_test else tf.concat([total / seen, self._metrics()], 0)
-
-    def _judge(self, inputs: Any, targets: Any, weights: Any) -> Any:
-        """The loss of a batch, shape (1,), or what the model's own step answers."""
-        import tensorflow as tf
-
-        if self._own_test:
-            results = _flat(self.model.test_step(self._data(inputs, targets, weights)))
-            self._test_names = list(results)
-            return _vector(results)
-        x, y = self._packed(inputs, targets)
-        predicted = self.model(x, training=False)
-        loss = self.model.compute_loss(x, y, predicted, weights, training=False)
-        self.model.compute_metrics(x, y, predicted, None)
-        return tf.reshape(tf.cast(loss, tf.float32), [1])
-
-    def _metrics(self) -> Any:
-        import tensorflow as tf
-
-        results = {name: value for name, value in self.model.get_metrics_result().items() if name != "loss"}
-        return _vector(results) if results else tf.zeros((0,))
-
-    def _reset(self) -> None:
-        """Begin the metrics of an epoch, or of what is held out, afresh."""
-        for metric in self.model.metrics:
-            metric.reset_state()
-        self._total.assign(0.0)
+        return total if self._step.own_judge else tf.concat([total / seen, self._step.metrics()], 0)
 
 
-def _flat(results: Mapping[str, Any]) -> dict[str, Any]:
-    """The results of a step by name, also those that Keras keeps together as one metric."""
-    found: dict[str, Any] = {}
-    for name, value in results.items():
-        found |= _flat(value) if isinstance(value, Mapping) else {name: value}
-    return found
+def _can_be_compiled(model: keras.Model, settings: Train, replicas: int, sample: Split, streamed: bool) -> bool:
+    """Whether XLA would compute the same; a warning says why not."""
+    import keras
 
-
-def _vector(results: Mapping[str, Any]) -> Any:
-    """The numbers of a step as one tensor; of a metric for each class their mean."""
-    import tensorflow as tf
-
-    return tf.stack([tf.reduce_mean(tf.cast(value, tf.float32)) for value in results.values()])
-
-
-def _rows(inputs: Mapping[str, Any]) -> Any:
-    import tensorflow as tf
-
-    return tf.shape(next(iter(inputs.values())))[0]
+    uneven = len(sample) % settings.batch_size and not settings.drop_remainder
+    reasons = {
+        "XLA can't compile what several replicas do together": replicas > 1,
+        "batch normalisation would see the rows that fill up a last batch": uneven
+        and not streamed
+        and any(isinstance(layer, keras.layers.BatchNormalization) for layer in model._flatten_layers()),
+        "a model with a step of its own would see the rows that fill up a last batch": uneven
+        and not streamed
+        and has_own(model),
+        "the length of the examples differs": any(isinstance(v, Ragged) for v in sample.inputs.values()),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            log.warning("jit_compile is left out: %s", reason)
+            return False
+    return True
 
 
 def _numbers(values: Any) -> int:
@@ -762,48 +512,6 @@ def _numbers(values: Any) -> int:
     count = int(np.prod([length or _HUNDREDS for length in values.shape[1:]]))
     tokens = getattr(values, "dtype", None) == "int64" and len(values.shape) > 1
     return count * _HUNDREDS if tokens else count
-
-
-def first_call(model: keras.Model, sample: Split) -> None:
-    """Call a model on two examples, so that it creates its weights; one that can't be called has built its parts."""
-    inputs = {name: padded(values) for name, values in sample.take(slice(0, 2)).tensors()[0].items()}
-    with contextlib.suppress(NotImplementedError):
-        model(inputs if len(inputs) > 1 else next(iter(inputs.values())), training=False)
-
-
-def _answers(model: keras.Model, x: Any) -> Any:
-    """Something of the shape of what a model answers: by its plan, which is quicker than to call it."""
-    import tensorflow as tf
-
-    outputs = getattr(model, "output", None)
-    if outputs is None:
-        # A Sequential has `outputs` only, of which there is one.
-        outputs = next(iter(getattr(model, "outputs", None) or []), None)
-    planned = [] if outputs is None else tf.nest.flatten(outputs)
-    if not planned or any(None in output.shape[1:] for output in planned):
-        return model(x, training=False)
-    return tf.nest.map_structure(lambda output: tf.zeros((2, *output.shape[1:]), output.dtype), outputs)
-
-
-def _map(function: Callable[[Any], Any], structure: Any) -> Any:
-    """The same structure with the function applied to every tensor; None stays None."""
-    import tensorflow as tf
-
-    return tf.nest.map_structure(lambda item: None if item is None else function(item), structure)
-
-
-def _specs(sample: Split) -> Any:
-    """The shapes of a batch of any size: inputs, targets, weights."""
-    import tensorflow as tf
-
-    def spec(values: Array | Ragged | Windowed) -> Any:
-        shape = (None, None, *values.values.shape[1:]) if isinstance(values, Ragged) else (None, *values.shape[1:])
-        return tf.TensorSpec(shape, tf.string if values.dtype == object else tf.as_dtype(values.dtype))
-
-    inputs, targets = (
-        {name: spec(values) for name, values in arrays.items()} for arrays in (sample.inputs, sample.targets)
-    )
-    return inputs, targets, None if sample.weights is None else tf.TensorSpec((None,), tf.float32)
 
 
 def _parts(variable: Any) -> list[Any]:
@@ -815,40 +523,3 @@ def _parts(variable: Any) -> list[Any]:
     if getattr(held, "synchronization", None) == tf.VariableSynchronization.ON_READ and hasattr(held, "values"):
         return list(held.values)
     return [variable]
-
-
-def _optimizers(model: keras.Model) -> list[Any]:
-    """The optimizers of a model: its own, and those that it or its layers keep under names of their own."""
-    import keras
-
-    found: dict[int, Any] = {}
-    for layer in model._flatten_layers():
-        for value in vars(layer).values():
-            items = value.values() if isinstance(value, dict) else value
-            for item in items if isinstance(value, dict | list | tuple) else [value]:
-                if isinstance(item, keras.optimizers.Optimizer):
-                    found[id(item)] = item
-    return list(found.values())
-
-
-def _split_noise(model: keras.Model) -> None:
-    """Let each replica draw noise of its own: Keras would give all of them the same.
-
-    It reaches every generator that a layer tracks, and none that a function draws from by itself.
-    """
-    import keras
-    import tensorflow as tf
-
-    class OfReplica(keras.random.SeedGenerator):
-        def next(self, ordered: bool = True) -> Any:
-            seed = super().next(ordered)
-            context = tf.distribute.get_replica_context()
-            if context is None:
-                return seed
-            number = context.replica_id_in_sync_group
-            folded = tf.random.experimental.stateless_fold_in(tf.cast(seed, tf.int32), number)
-            return tf.cast(folded, seed.dtype)
-
-    for layer in model._flatten_layers():
-        for generator in layer._seed_generators:
-            generator.__class__ = OfReplica
