@@ -1,4 +1,6 @@
-"""Promises measured over seeds, on real data: writes `docs/results.json` and the README's table.
+"""Variants measured over seeds, on real data: writes `docs/results.json`, `docs/results.md` and the README's table.
+
+Each run is written down when it ends, so that what was measured stays if the rest is called off.
 
 Run: python -m benchmarks.quality house_prices [--seeds 5] [--variants final kfold_100]
 """
@@ -6,7 +8,6 @@ Run: python -m benchmarks.quality house_prices [--seeds 5] [--variants final kfo
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
 from headrace import projects
@@ -23,24 +24,15 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*")
     parser.add_argument("--seeds", type=int, default=5)
     options = parser.parse_args()
-    measured: dict[str, cataloguing.Measured] = {}
     for variant in options.variants or list(projects.load(options.workload).variants):
-        values: dict[str, float] = {}
         for seed in range(options.seeds):
             job = resolve(options.workload, variant=variant, data="real", seed=seed)
             record = execute(job, Stages.plain())
             evaluation = read_json(Path(record["artifacts"]["evaluate"]) / "evaluation.json")
-            # The first promise is the one that the variant is known by.
-            promise = evaluation["promises"][0]
-            values[str(seed)] = round(promise["value"], 3)
-            print(f"{variant} seed {seed}: {promise['metric']} {promise['value']:.3f}, verdict {record['verdict']}")
-        measured[variant] = {
-            "metric": promise["metric"],
-            "values": values,
-            "command": f"headrace run {options.workload} --variant {variant} --data real --seed N",
-            "date": time.strftime("%Y-%m-%d"),
-        }
-    cataloguing.keep(projects.root(), options.workload, measured)
+            cataloguing.record_run(projects.root(), job, evaluation)
+            primary = evaluation["primary"]
+            figure = evaluation["metrics"][primary]
+            print(f"{variant} seed {seed}: {primary} {figure:.3f}, verdict {record['verdict']}", flush=True)
 
 
 if __name__ == "__main__":

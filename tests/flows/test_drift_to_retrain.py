@@ -71,7 +71,12 @@ class Platform:
     def end(self) -> None:
         for process in reversed(self._processes):
             process.terminate()
-            process.wait(60)
+            try:
+                process.wait(60)
+            except subprocess.TimeoutExpired:
+                # A worker does not go before a busy server has heard of it; the server must not stay on behind it.
+                process.kill()
+                process.wait()
 
     def prefect(self, *words: str) -> str:
         call = [sys.executable, "-m", "prefect", "--no-prompt", *words]
