@@ -375,6 +375,7 @@ def _program(
     """
     from headrace.engine.epochs import Program
     from headrace.engine.feeding import Stream
+    from headrace.engine.steps import Step
     from headrace.engine.strategies import choose
 
     settings = job.settings.train
@@ -407,7 +408,7 @@ def _program(
                 _call_once(model, sample)
             transferring.freeze(model, settings)
         try:
-            program = Program(
+            step = Step(
                 model,
                 settings,
                 strategy,
@@ -418,6 +419,7 @@ def _program(
                 streamed=streamed,
                 worker=_worker(settings),
             )
+            program = Program(step)
         except ValueError as error:
             raise ConfigError(
                 f"Keras does not accept the training settings of {job.title}.",

@@ -10,6 +10,7 @@ import pytest
 from headrace.engine.compiling import compile_model, precision
 from headrace.engine.epochs import Program
 from headrace.engine.feeding import Memory, Split
+from headrace.engine.steps import Step
 from headrace.engine.strategies import choose
 from headrace.errors import ConfigError
 from headrace.records.orders import order
@@ -42,7 +43,7 @@ def settings(**changes: Any) -> Train:
 
 
 def program(rules: Train, strategy: str = "default", dropout: float = 0.0) -> Program:
-    return Program(network(dropout, strategy), rules, choose(strategy), examples())
+    return Program(Step(network(dropout, strategy), rules, choose(strategy), examples()))
 
 
 def fit(epochs: int, callbacks: Any = (), held: Split | None = None) -> tuple[list[Any], dict[str, list[float]]]:
@@ -96,7 +97,7 @@ def test_batch_normalisation_is_never_compiled_and_learns_as_in_fit(caplog: pyte
         given = keras.Input((WIDTH,), name="features")
         return keras.Model(given, keras.layers.Dense(1)(keras.layers.BatchNormalization()(given)))
 
-    ours = Program(normalised(), settings(jit_compile=True), choose("default"), examples())
+    ours = Program(Step(normalised(), settings(jit_compile=True), choose("default"), examples()))
     ours.run(examples(), None, seed=0, first=0, epochs=3)
     theirs = normalised()
     theirs.compile("rmsprop", "mse")
@@ -230,7 +231,7 @@ def both(kind: str, **changes: Any) -> tuple[Any, Any]:
     sizes = {"epochs": 3, "batch_size": 8, "shuffle": False, "verbose": 0}
     theirs.fit(inputs, targets, sample_weight=split.weights, class_weight=weights, **sizes)
     table = np.array([weights.get(i, 1.0) for i in range(3)], np.float32) if weights else None
-    ours = Program(built(kind), rules, choose("default"), split, class_weights=table)
+    ours = Program(Step(built(kind), rules, choose("default"), split, class_weights=table))
     ours.run(split, None, seed=0, first=0, epochs=3)
     return [v.numpy() for v in theirs.variables], [v.numpy() for v in ours.model.variables]
 
@@ -258,7 +259,7 @@ def test_mixed_precision_computes_in_half_and_keeps_whole_weights() -> None:
     split = of_kind("plain")
     with precision("mixed_float16"):
         model = built("plain")
-    ours = Program(model, settings(optimizer="adam", learning_rate=0.05), choose("default"), split)
+    ours = Program(Step(model, settings(optimizer="adam", learning_rate=0.05), choose("default"), split))
     rows = ours.run(split, None, seed=0, first=0, epochs=30)
 
     assert model.layers[0].compute_dtype == "float16"
@@ -310,13 +311,15 @@ def test_outputs_that_are_called_otherwise_than_the_targets_are_told() -> None:
     wrong = Split(split.inputs, {"prize": split.targets["price"], "kind": split.targets["kind"]}, split.weights)
 
     with pytest.raises(ConfigError, match=r"prize|price"):
-        Program(built("dense"), settings(loss={"price": "mse", "kind": "mse"}, metrics=()), choose("default"), wrong)
+        Program(
+            Step(built("dense"), settings(loss={"price": "mse", "kind": "mse"}, metrics=()), choose("default"), wrong)
+        )
 
 
 def test_a_state_holds_what_keras_does_not_know_of() -> None:
     """The generator in a corner of a subclassed model is found in the graph."""
     split = of_kind("subclassed")
-    ours = Program(built("subclassed"), settings(metrics=()), choose("default"), split)
+    ours = Program(Step(built("subclassed"), settings(metrics=()), choose("default"), split))
     before = ours.state
     first = ours.run(split, None, seed=0, first=0, epochs=1)
     ours.restore(before)
@@ -348,7 +351,7 @@ def test_a_step_of_its_own_may_return_what_keras_keeps_together() -> None:
 
     given = keras.Input((WIDTH,), name="features")
     model = Stepping(given, keras.layers.Dense(1, name="price")(given))
-    trained = Program(model, settings(), choose("default"), examples())
+    trained = Program(Step(model, settings(), choose("default"), examples()))
     rows = trained.run(examples(), None, seed=0, first=0, epochs=2)
     assert trained.names == ["loss", "mae"]
     assert np.isfinite(rows).all()

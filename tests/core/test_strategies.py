@@ -29,6 +29,7 @@ tf.config.set_logical_device_configuration(
 )
 import keras, numpy as np
 from headrace.engine.epochs import Program, Split
+from headrace.engine.steps import Step
 from headrace.spec import Train
 from headrace.engine.strategies import choose
 
@@ -43,7 +44,7 @@ for name in ("default", "one_device", "mirrored"):
         given = keras.Input((3,))
         model = keras.Model(given, keras.layers.Dense(1)(keras.layers.Dense(8, "relu", kernel_regularizer="l2")(given)))
     settings = Train(epochs=4, batch_size=16, metrics=("mae",), optimizer="adam")
-    program = Program(model, settings, strategy, split)
+    program = Program(Step(model, settings, strategy, split))
     rows = program.run(split, split.take(slice(0, 9)), 0, 0, 4)
     weights = [float(np.abs(w.numpy()).sum()) for w in model.trainable_variables]
     found[name] = {"replicas": program.replicas, "weights": weights, "rows": rows.tolist()}
@@ -85,6 +86,7 @@ tf.config.set_logical_device_configuration(
 )
 import keras, numpy as np
 from headrace.engine.epochs import Program
+from headrace.engine.steps import Step
 from headrace.engine.feeding import Split
 from headrace.engine.strategies import choose
 from tests.core import trainables
@@ -99,7 +101,7 @@ for kind in ("gan", "convnet", "vae", "dense"):
     keras.utils.set_random_seed(0)
     with strategy.scope():
         model = pipeline.model({n: f for n, f in features.items() if f.role == "input"})
-    program = Program(model, rules, strategy, split, own_compile=pipeline.compile)
+    program = Program(Step(model, rules, strategy, split, own_compile=pipeline.compile))
     program.run(split, None, 0, 0, 2)
     kept = program.state
     whole = program.run(split, None, 0, 2, 2)

@@ -69,6 +69,7 @@ tf.config.set_logical_device_configuration(
 import keras, numpy as np
 from headrace import Feature
 from headrace.engine.epochs import Program, Split
+from headrace.engine.steps import Step
 from headrace.engine.strategies import choose
 from headrace.jobs import resolve
 
@@ -85,7 +86,7 @@ for variant in ("resnet50", "small"):
         keras.utils.set_random_seed(0)
         with strategy.scope():
             model = job.the("model")({"image": Feature(shape=(32, 32, 3), dtype="uint8")}, **job.settings.model)
-        program = Program(model, job.settings.train, strategy, split)
+        program = Program(Step(model, job.settings.train, strategy, split))
         rows = program.run(split, None, 0, 0, 1)
         weights = [float(np.abs(w.numpy()).sum()) for w in model.weights]
         found.setdefault(variant, {})[name] = {

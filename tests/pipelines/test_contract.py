@@ -249,6 +249,7 @@ def test_the_model_takes_the_records_and_learns_a_step(
     from headrace.engine.epochs import Program
     from headrace.engine.feeding import Split
     from headrace.engine.loops import Start
+    from headrace.engine.steps import Step
     from headrace.engine.strategies import choose
 
     case = case_of(twins, name, variant)
@@ -282,7 +283,7 @@ def test_the_model_takes_the_records_and_learns_a_step(
         figures = list(loop.advance(0).values())
     else:
         before = [weight.numpy() for weight in model.trainable_variables]
-        program = Program(
+        step = Step(
             model,
             settings,
             choose("default"),
@@ -291,7 +292,7 @@ def test_the_model_takes_the_records_and_learns_a_step(
             own_compile=job.function("compile"),
         )
         before = before or [weight.numpy() for weight in model.trainable_variables]
-        figures = program.run(split, None, seed=0, first=0, epochs=1)
+        figures = Program(step).run(split, None, seed=0, first=0, epochs=1)
 
     assert np.isfinite(figures).all()
     moved = [not np.array_equal(a, b.numpy()) for a, b in zip(before, model.trainable_variables, strict=True)]

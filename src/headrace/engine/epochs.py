@@ -7,7 +7,7 @@ the same updates as `model.fit` on the same batches, tens of times faster. What 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,15 +15,12 @@ import numpy as np
 
 from headrace.engine.callbacks import Watchers, rate
 from headrace.engine.feeding import Memory, Split, Stream, padded, shared
-from headrace.engine.steps import Step, has_own, mapped, rows_of
-from headrace.ragged import Ragged
+from headrace.engine.steps import Step, mapped, rows_of
 from headrace.records.inputs import aligned
 from headrace.records.orders import order
-from headrace.spec import Train
 
 if TYPE_CHECKING:
-    import keras
-    import tensorflow as tf
+    pass
 
 log = logging.getLogger(__name__)
 
@@ -51,77 +48,37 @@ class Advance:
 
 
 class Program:
-    """A compiled model with the graph that trains it, traced once for each size of its splits.
+    """The graph that trains a compiled model, traced once for each size of its splits.
 
     The same program trains several times (the folds of a cross-validation): `restart(weights)` starts afresh.
 
     Args:
-        model: A Keras model, not compiled, built in the scope of the strategy.
-        settings: How to train it.
-        strategy: The strategy.
-        sample: The examples to learn from, or a few of them, by which everything learns its shapes.
-        custom: What the workload calls by names of its own.
-        own_compile: The workload's own way to compile.
-        class_weights: How much the examples of each class count in the loss (classes,), float32.
-        streamed: Batches come from a `Stream`.
-        worker: Which rows of a batch this process takes: `(number, workers)`.
-
-    Raises:
-        ConfigError: A name in the settings means nothing, or the model can't be trained as they say.
+        step: What is done with each batch.
     """
 
-    def __init__(
-        self,
-        model: keras.Model,
-        settings: Train,
-        strategy: tf.distribute.Strategy,
-        sample: Split,
-        *,
-        custom: Mapping[str, Any] | None = None,
-        own_compile: Callable[..., None] | None = None,
-        class_weights: Array | None = None,
-        streamed: bool = False,
-        worker: tuple[int, int] = (0, 1),
-    ) -> None:
+    def __init__(self, step: Step) -> None:
         import tensorflow as tf
 
-        self.model = model
-        self.settings = settings
-        self.strategy = strategy
-        self.replicas = strategy.num_replicas_in_sync
-        self._worker = worker
+        self.model = step.model
+        self.settings = step.settings
+        self.strategy = step.strategy
+        self.replicas = step.replicas
+        self.optimizers = step.optimizers
         self.names: list[str] = []
-        self._placed: tuple[Memory, Any] | None = None
-        self._drawn: tuple[Any, int, int, Any] | None = None
         self.waited = tf.Variable(0.0, dtype=tf.float64, trainable=False)
         """Seconds that steps have waited for the batches of a stream."""
-        compiled = settings.jit_compile and _can_be_compiled(model, settings, self.replicas, sample, streamed)
-        self._masked = compiled and not streamed
-        whole = self._masked or settings.drop_remainder
-        self._size = settings.batch_size if whole and len(sample) >= settings.batch_size else None
-        self._step = Step(
-            model,
-            settings,
-            strategy,
-            sample,
-            custom=custom,
-            own_compile=own_compile,
-            class_weights=class_weights,
-            size=self._size,
-            masked=self._masked,
-            jit=compiled and streamed,
-            worker=worker,
-        )
-        self.optimizers = self._step.optimizers
-        self.watchers = Watchers(settings, model.weights, self.optimizers)
-        self._rate = rate(self.optimizers[0]) if settings.reduce_lr else None
+        self.watchers = Watchers(step.settings, step.model.weights, step.optimizers)
+        self._step = step
+        self._placed: tuple[Memory, Any] | None = None
+        self._drawn: tuple[Any, int, int, Any] | None = None
+        self._rate = rate(step.optimizers[0]) if step.settings.reduce_lr else None
         self._variables = self._everything()
         self._start = self.state
-        if streamed:
+        if step.streamed:
             self._stream_graph = tf.function(self._stream, autograph=False)
             self._finish_graph = tf.function(self._finish_stream, autograph=False)
         else:
-            self._graph = tf.function(self._run, autograph=False, jit_compile=compiled)
+            self._graph = tf.function(self._run, autograph=False, jit_compile=step.jit)
 
     def _everything(self) -> list[Any]:
         """Every variable that a step reads or writes, those of the model first.
@@ -399,16 +356,15 @@ class Program:
         examples = int(positions.shape[0])
         batch = min(self.settings.batch_size, examples)
         first = number * batch
-        if self._masked:
-            # XLA wants batches of one size: the last one is filled up with rows that weigh nothing.
+        if self._step.masked:
             positions = tf.pad(positions, [[0, -examples % batch]])
             rows = tf.slice(positions, [first], [batch])
-        elif self._size:
+        elif self._step.size:
             rows = tf.slice(positions, [first], [batch])
         else:
             rows = positions[first : tf.minimum(first + batch, examples)]
-        if self._worker[1] > 1:
-            rows = rows[self._worker[0] :: self._worker[1]]
+        if self._step.worker[1] > 1:
+            rows = rows[self._step.worker[0] :: self._step.worker[1]]
         return mapped(lambda values: padded(gathered(values, rows)), train)
 
     def _loop(self, batch_of: Callable[[Any], Any], begin: Any, end: Any, examples: Any) -> Any:
@@ -421,7 +377,7 @@ class Program:
             inputs, targets, weights = batch_of(number)
             # The rows of the whole batch, not only those of this worker.
             count = tf.minimum(size, examples - number * size)
-            mask = tf.cast(tf.range(size) < count, tf.float32) if self._masked else None
+            mask = tf.cast(tf.range(size) < count, tf.float32) if self._step.masked else None
             answer = self._step(inputs, targets, weights, mask, tf.cast(count, tf.float32))
             return number + 1, answer
 
@@ -483,28 +439,6 @@ class Program:
         if rest is not None:
             total, seen = add(total, seen, rest)
         return total if self._step.own_judge else tf.concat([total / seen, self._step.metrics()], 0)
-
-
-def _can_be_compiled(model: keras.Model, settings: Train, replicas: int, sample: Split, streamed: bool) -> bool:
-    """Whether XLA would compute the same; a warning says why not."""
-    import keras
-
-    uneven = len(sample) % settings.batch_size and not settings.drop_remainder
-    reasons = {
-        "XLA can't compile what several replicas do together": replicas > 1,
-        "batch normalisation would see the rows that fill up a last batch": uneven
-        and not streamed
-        and any(isinstance(layer, keras.layers.BatchNormalization) for layer in model._flatten_layers()),
-        "a model with a step of its own would see the rows that fill up a last batch": uneven
-        and not streamed
-        and has_own(model),
-        "the length of the examples differs": any(isinstance(v, Ragged) for v in sample.inputs.values()),
-    }
-    for reason, holds in reasons.items():
-        if holds:
-            log.warning("jit_compile is left out: %s", reason)
-            return False
-    return True
 
 
 def _numbers(values: Any) -> int:

@@ -7,6 +7,7 @@ The model, its losses, metrics and optimizer are Keras' own, and so is a `train_
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,8 @@ from headrace.windows import Windowed
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
+
+log = logging.getLogger(__name__)
 
 Array = np.ndarray[Any, Any]
 
@@ -39,9 +42,7 @@ class Step:
         custom: What the workload calls by names of its own.
         own_compile: The workload's own way to compile.
         class_weights: How much the examples of each class count in the loss (classes,), float32.
-        size: Rows of every batch; None if the last one of an epoch may have fewer.
-        masked: Batches are filled up with rows that do not count.
-        jit: Compile the step by XLA.
+        streamed: Batches come from a `Stream`, not out of memory.
         worker: Which rows of a batch this process takes: `(number, workers)`.
 
     Raises:
@@ -58,9 +59,7 @@ class Step:
         custom: Mapping[str, Any] | None = None,
         own_compile: Callable[..., None] | None = None,
         class_weights: Array | None = None,
-        size: int | None = None,
-        masked: bool = False,
-        jit: bool = False,
+        streamed: bool = False,
         worker: tuple[int, int] = (0, 1),
     ) -> None:
         import keras
@@ -70,7 +69,9 @@ class Step:
         self.settings = settings
         self.strategy = strategy
         self.replicas = strategy.num_replicas_in_sync
-        self.own = has_own(model)
+        self.streamed = streamed
+        self.worker = worker
+        self.own = type(model).train_step is not keras.Model.train_step
         """Whether the model brings a `train_step` along."""
         self.own_judge = self.own or type(model).test_step is not keras.Model.test_step
         """Whether it is judged by its `test_step`: where that, or its `train_step`, is its own."""
@@ -80,9 +81,13 @@ class Step:
         """What its own judgement measures, once that was traced."""
         self.total = tf.Variable(0.0, trainable=False)
         """The sum of the losses of an epoch's examples."""
-        self._size = size
-        self._masked = masked
-        self._worker = worker
+        self.jit = settings.jit_compile and self._can_be_compiled(sample)
+        """Whether XLA compiles it."""
+        self.masked = self.jit and not streamed
+        """Whether a last batch is filled up with rows that do not count: XLA wants batches of one size."""
+        whole = self.masked or settings.drop_remainder
+        self.size = settings.batch_size if whole and len(sample) >= settings.batch_size else None
+        """Rows of every batch; None if the last one of an epoch may have fewer."""
         self._class_weights = None if class_weights is None else tf.constant(class_weights, tf.float32)
         self.specs = _specs(sample)
         """The shapes of a batch of any size: inputs, targets, weights."""
@@ -91,7 +96,7 @@ class Step:
             if self.replicas > 1:
                 _split_noise(model)
                 self._build_optimizers()
-        self._graph = tf.function(self._update_everywhere, autograph=False, jit_compile=jit)
+        self._graph = tf.function(self._update_everywhere, autograph=False, jit_compile=self.jit and streamed)
         # Traced by itself: a model's own step creates its optimizers' variables, which it could not in a loop.
         with self._told_in_our_words(sample.targets):
             traced = self._graph.get_concrete_function(*self._specs_of_an_update())
@@ -220,13 +225,34 @@ class Step:
             if number in moved:
                 optimizer.build(moved[number])
 
+    def _can_be_compiled(self, sample: Split) -> bool:
+        """Whether XLA would compute the same; a warning says why not."""
+        import keras
+
+        uneven = len(sample) % self.settings.batch_size and not self.settings.drop_remainder
+        reasons = {
+            "XLA can't compile what several replicas do together": self.replicas > 1,
+            "batch normalisation would see the rows that fill up a last batch": uneven
+            and not self.streamed
+            and any(isinstance(layer, keras.layers.BatchNormalization) for layer in self.model._flatten_layers()),
+            "a model with a step of its own would see the rows that fill up a last batch": uneven
+            and not self.streamed
+            and self.own,
+            "the length of the examples differs": any(isinstance(v, Ragged) for v in sample.inputs.values()),
+        }
+        for reason, holds in reasons.items():
+            if holds:
+                log.warning("jit_compile is left out: %s", reason)
+                return False
+        return True
+
     def _specs_of_an_update(self) -> Any:
         """The shapes of what an update takes."""
         import tensorflow as tf
 
-        size = self._size if self._worker[1] == 1 else None
+        size = self.size if self.worker[1] == 1 else None
         batch = mapped(lambda spec: tf.TensorSpec((size, *spec.shape[1:]), spec.dtype), self.specs)
-        mask = tf.TensorSpec((size,), tf.float32) if self._masked else None
+        mask = tf.TensorSpec((size,), tf.float32) if self.masked else None
         return *batch, mask, tf.TensorSpec((), tf.float32)
 
     # ---------------------------------------------------------------------------------------------- update
@@ -241,14 +267,14 @@ class Step:
         if self.replicas == 1:
             answer = update(inputs, targets, weights, mask, count, 1.0)
             return answer if self.own else self._added(answer * count)
-        if self.own and (self.settings.batch_size % self.replicas or not self._size):
+        if self.own and (self.settings.batch_size % self.replicas or not self.size):
             raise ConfigError(
                 "A model with a step of its own can be spread over replicas only in batches of one size.",
                 expected=f"train.drop_remainder, and a train.batch_size that {self.replicas} replicas can share",
                 received=f"batch_size {self.settings.batch_size}, drop_remainder {self.settings.drop_remainder}",
             )
 
-        local = self.replicas // self._worker[1]
+        local = self.replicas // self.worker[1]
 
         def on_replica() -> Any:
             number = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -332,13 +358,6 @@ class Step:
                 received=", ".join(names),
             )
         return x, [targets[name] for name in names]
-
-
-def has_own(model: keras.Model) -> bool:
-    """Whether a model brings a `train_step` along."""
-    import keras
-
-    return type(model).train_step is not keras.Model.train_step
 
 
 def mapped(function: Callable[[Any], Any], structure: Any) -> Any:
