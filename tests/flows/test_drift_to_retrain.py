@@ -6,8 +6,10 @@ retrain, whose verdict decides; a bad model that is forced is rolled back.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -65,18 +67,17 @@ class Platform:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
+                # A worker ends by Ctrl-C, which is ignored by whatever a shell has put into the background.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
         self._processes.append(process)
 
     def end(self) -> None:
         for process in reversed(self._processes):
             process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(60)
-            except subprocess.TimeoutExpired:
-                # A worker does not go before a busy server has heard of it; the server must not stay on behind it.
-                process.kill()
-                process.wait()
+            process.kill()
 
     def prefect(self, *words: str) -> str:
         call = [sys.executable, "-m", "prefect", "--no-prompt", *words]
