@@ -496,7 +496,7 @@ def why_not_judged(job: Job, data: str, examples: Mapping[str, int]) -> str | No
         reasons.append(f"a {job.profile} run")
     if data != "real":
         reasons.append(f"{data} data")
-    if job.usual_source not in (job.source, job.origin.stands_for):
+    if not job.on_its_own_data:
         reasons.append(f"the data are not {job.usual_source}")
     for split, whole in job.origin.examples.items():
         if not reasons and split in examples and examples[split] < WHOLE * whole:

@@ -60,6 +60,11 @@ class Job(Spec):
         """The source that the variant takes where none is asked for."""
         return self.pipeline.source_of(self.variant)
 
+    @property
+    def on_its_own_data(self) -> bool:
+        """Whether the source is the variant's own, or one that stands for it: promises are made for no other."""
+        return self.usual_source in (self.source, self.origin.stands_for)
+
     def function(self, name: str) -> Callable[..., Any] | None:
         """The workload's function of this name that the variant uses."""
         return self.pipeline.function(name, self.variant)

@@ -270,6 +270,23 @@ class TestRuns:
     def test_tell_why_no_promise_is_judged_by_them(self, project: Path) -> None:
         assert self.recorded(project, not_judged="a sample")["mae"]["not judged"] == "a sample"
 
+    @pytest.mark.parametrize(("stands", "refused"), [('stands_for="numbers"', False), ('licence="none"', True)])
+    def test_of_a_source_that_stands_for_the_usual_one_name_it(
+        self, project: Path, edit: Any, stands: str, refused: bool
+    ) -> None:
+        again = f'Source(title="Again", features={{"y": Feature(role="target")}}, read=read, {stands})'
+        edit("    },\n    preprocess=preprocess,", f'        "again": {again},\n    }},\n    preprocess=preprocess,')
+        job = resolve("tiny", variant="plain", source="again", data="real")
+        if refused:
+            with pytest.raises(ConfigError, match="received: --source again"):
+                cataloguing.writable(job, [])
+            return
+        cataloguing.writable(job, [])
+        (project / "docs").mkdir()
+        cataloguing.record_run(project, job, self.EVALUATION)
+        kept = json.loads((project / "docs" / "results.json").read_text())["tiny"]["plain"]["mae"]
+        assert kept["command"] == "headrace run tiny --variant plain --source again --data real --seed N"
+
     def test_of_something_else_than_the_variant_are_refused(self, project: Path) -> None:
         job = resolve("tiny", data="synthetic", profile="smoke", overrides={"train.epochs": 2})
         with pytest.raises(ConfigError) as error:

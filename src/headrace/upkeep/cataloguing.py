@@ -178,7 +178,7 @@ def writable(job: Job, overrides: Iterable[str]) -> None:
         reasons.append(f"--profile {job.profile}")
     if job.data == "synthetic":
         reasons.append("--data synthetic")
-    if job.usual_source not in (job.source, job.origin.stands_for):
+    if not job.on_its_own_data:
         reasons.append(f"--source {job.source}")
     if reasons:
         raise ConfigError(
@@ -210,7 +210,8 @@ def record_run(root: Path, job: Job, evaluation: Mapping[str, Any]) -> list[Path
         for metric, value in (promised or {primary: evaluation["metrics"][primary]}).items()
         if value is not None
     }
-    command = f"headrace run {job.workload} --variant {job.variant} --data real --seed N"
+    source = f" --source {job.source}" if job.source != job.usual_source else ""
+    command = f"headrace run {job.workload} --variant {job.variant}{source} --data real --seed N"
     before = _results(root / "docs" / "results.json").get(job.workload, {}).get(job.variant, {})
     measured = {}
     for metric, value in values.items():
